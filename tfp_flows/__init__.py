@@ -1,0 +1,29 @@
+"""Normalizing flows for TensorFlow Probability, trained with Keras 3."""
+
+from tfp_flows import _requirements
+
+_requirements.check()
+
+from tfp_flows import (  # noqa: E402  (the check comes first, so that it can explain)
+    bijectors,
+    conditioners,
+    elementwise,
+    flows,
+    masks,
+    preprocessing,
+    testing,
+)
+from tfp_flows.models import FlowModel  # noqa: E402
+from tfp_flows.version import __version__  # noqa: E402
+
+__all__ = [
+    "FlowModel",
+    "__version__",
+    "bijectors",
+    "conditioners",
+    "elementwise",
+    "flows",
+    "masks",
+    "preprocessing",
+    "testing",
+]

@@ -1,0 +1,97 @@
+"""The affine map of RealNVP, MAF, IAF and Glow."""
+
+import math
+import numbers
+
+import keras
+import tensorflow as tf
+
+from tfp_flows.elementwise.base import ElementwiseMap
+
+_LOG_SCALES = ("tanh", "exp", "sigmoid")
+
+
+@keras.saving.register_keras_serializable(package="tfp_flows")
+class Affine(ElementwiseMap):
+    """Scales and shifts: the map of RealNVP, MAF, IAF and Glow.
+
+        forward:  y = x * exp(s) + t
+        inverse:  x = (y - t) * exp(-s)
+        log|dy/dx| = s
+
+    Parameters: `[..., 2 n]`, first the shift t, then the raw log-scale. The log-scale is
+
+        "tanh":     s = cap * tanh(raw / cap)           in (-cap, cap)
+        "exp":      s = raw                             unbounded
+        "sigmoid":  s = -log(sigmoid(raw + 2))          > 0
+
+    "tanh" and "exp" are the identity at zero parameters. "sigmoid" is not: it is Glow's, where
+    the direction from data to latents multiplies by `sigmoid(raw + 2)`, 0.88 at zero. That
+    direction can only contract, so that log-probabilities can't blow up in training, but
+    samples of a bad fit can.
+
+    Args:
+      log_scale: "tanh", "exp" or "sigmoid". Bounded by default, because an unbounded log-scale
+        is the usual cause of NaN in training and of infinite samples.
+      cap: positive finite number, the bound of |s|, used by "tanh" alone. The default of 3 lets
+        one layer scale by 20 either way.
+
+    Raises:
+      TypeError: if `cap` is not a number.
+      ValueError: if `log_scale` is not known, or `cap` not positive and finite.
+
+    References:
+      Laurent Dinh, Jascha Sohl-Dickstein, Samy Bengio. Density estimation using Real NVP, 2016,
+        arXiv:1605.08803, equations 4 to 8. Its log-scale is tanh with a learned factor; here
+        the factor is fixed, and the raw value divided by it, so that s = raw near zero.
+      Diederik P. Kingma, Prafulla Dhariwal. Glow: Generative Flow with Invertible 1x1
+        Convolutions, 2018, arXiv:1807.03039, table 1. The sigmoid is that of the authors'
+        program; there the shift is added before the scale in the direction to the latents, here
+        it is subtracted, which differs by the sign of t.
+
+    >>> x, parameters = tf.constant([1.0, 2.0]), tf.constant([0.5, 0.5, 0.0, 100.0])
+    >>> y, log_det = Affine().forward(x, parameters)
+    >>> log_det.numpy()
+    array([0., 3.], dtype=float32)
+    >>> bool(tf.reduce_all(tf.abs(Affine().inverse(y, parameters)[0] - x) < 1e-6))
+    True
+    """
+
+    num_parameters = 2
+
+    def __init__(self, log_scale="tanh", cap=3.0):
+        if log_scale not in _LOG_SCALES:
+            raise ValueError(
+                f"Affine: log_scale must be one of {', '.join(map(repr, _LOG_SCALES))}, got "
+                f"{log_scale!r}."
+            )
+        if not isinstance(cap, numbers.Real) or isinstance(cap, bool):
+            raise TypeError(f"Affine: cap must be a number, got {cap!r}.")
+        if not 0.0 < cap < math.inf:
+            raise ValueError(
+                f"Affine: cap must be positive and finite, got {cap!r}. For an unbounded log-scale "
+                'take log_scale="exp".'
+            )
+        self.log_scale = log_scale
+        self.cap = float(cap)
+
+    def get_config(self):
+        """Returns `log_scale` and `cap`."""
+        return {"log_scale": self.log_scale, "cap": self.cap}
+
+    def _forward(self, x, parameters):
+        shift, raw = parameters
+        s = self._log_scale_of(raw)
+        return x * tf.exp(s) + shift, s
+
+    def _inverse(self, y, parameters):
+        shift, raw = parameters
+        minus_s = -self._log_scale_of(raw)
+        return (y - shift) * tf.exp(minus_s), minus_s
+
+    def _log_scale_of(self, raw):
+        if self.log_scale == "tanh":
+            return self.cap * tf.tanh(raw * (1.0 / self.cap))
+        if self.log_scale == "sigmoid":
+            return tf.nn.softplus(-2.0 - raw)  # -log(sigmoid(v)) = softplus(-v)
+        return raw

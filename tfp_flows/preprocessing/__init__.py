@@ -1,0 +1,8 @@
+"""Between raw data and a density: dequantization, logit, standardization, bits/dim."""
+
+from tfp_flows.preprocessing.dequantization import UniformDequantization
+from tfp_flows.preprocessing.likelihood import bits_per_dim
+from tfp_flows.preprocessing.logit import Logit
+from tfp_flows.preprocessing.scaling import Standardize, center
+
+__all__ = ["Logit", "Standardize", "UniformDequantization", "bits_per_dim", "center"]
