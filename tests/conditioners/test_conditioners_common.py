@@ -1,0 +1,290 @@
+"""What every convolutional or fully connected conditioner promises, by table."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfp_flows import conditioners
+
+# name: (builder, shape of one input event, shape of one output event, number of weights)
+CASES = {
+    "mlp": (
+        lambda **k: conditioners.MLP(4, hidden_units=(8, 6), **k),
+        (3,),
+        (4,),
+        6,
+    ),
+    "mlp_residual": (
+        lambda **k: conditioners.MLP(4, hidden_units=(8, 8), residual=True, **k),
+        (3,),
+        (4,),
+        12,
+    ),
+    "mlp_linear": (lambda **k: conditioners.MLP(4, hidden_units=(), **k), (3,), (4,), 2),
+    "convnet": (lambda **k: conditioners.ConvNet(4, filters=8, **k), (5, 3, 2), (5, 3, 4), 7),
+    "convnet_without_scale": (
+        lambda **k: conditioners.ConvNet(4, filters=8, output_scale=False, **k),
+        (5, 3, 2),
+        (5, 3, 4),
+        6,
+    ),
+    "resnet": (
+        lambda **k: conditioners.ResNet(4, filters=8, **k),
+        (5, 3, 2),
+        (5, 3, 4),
+        12,
+    ),
+}
+SOME = ["mlp", "convnet", "resnet"]
+
+
+def data(name, batch=6, dtype=np.float32, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(batch, *CASES[name][1])).astype(dtype)
+    return x, rng.normal(size=(batch, 2)).astype(dtype)
+
+
+def perturbed(name, seed=3, **kwargs):
+    """A built layer with all weights away from their start."""
+    make, event_in, _, _ = CASES[name]
+    layer = make(seed=0, **kwargs)
+    layer.build((None, *event_in))
+    rng = np.random.default_rng(seed)
+    for v in layer.weights:
+        v.assign(v + 0.3 * rng.normal(size=v.shape))
+    return layer
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_starts_at_zero_and_only_with_zero_output(name):
+    make, event_in, event_out, _ = CASES[name]
+    x, context = data(name)
+    out = make(context_size=2)(x, context=context)
+    assert out.shape == (6, *event_out)
+    np.testing.assert_array_equal(out, np.zeros((6, *event_out)))
+    out = make(context_size=2, zero_output=False)(x, context=context)
+    assert np.std(out) > 0.01
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_build_makes_all_weights_without_a_context(name):
+    make, event_in, event_out, num_weights = CASES[name]
+    layer = make(context_size=2)
+    layer.build((None, *event_in))
+    assert len(layer.weights) == len(layer.trainable_weights) == num_weights + 1
+    before = [v.path for v in layer.weights]
+    x, context = data(name)
+    layer(x, context=context)
+    assert [v.path for v in layer.weights] == before
+    assert len(set(before)) == len(before)
+    assert layer.compute_output_shape((None, *event_in)) == (None, *event_out)
+    plain = make()
+    plain.build((None, *event_in))
+    assert len(plain.weights) == num_weights
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_seed_one_layer(name):
+    make, event_in, _, _ = CASES[name]
+
+    def kernels(seed):
+        layer = make(seed=seed, zero_output=False, context_size=2)
+        layer.build((None, *event_in))
+        return [v.numpy() for v in layer.weights if np.any(v.numpy())]
+
+    for a, b in zip(kernels(0), kernels(0), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # No kernel of one seed comes back under another, in whatever place.
+    drawn = [k.ravel()[:4] for seed in (0, 1, 2) for k in kernels(seed)]
+    drawn += [k.ravel()[:4] for k in kernels(None)]
+    assert len(np.unique(np.round(drawn, 7), axis=0)) == len(drawn)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_context_and_every_weight_matter(name):
+    layer = perturbed(name, context_size=2)
+    x, context = data(name)
+    with tf.GradientTape() as tape:
+        c = tf.constant(context)
+        tape.watch(c)
+        loss = tf.reduce_sum(layer(x, context=c) ** 2)
+    *grads, grad_c = tape.gradient(loss, [v.value for v in layer.weights] + [c])
+    for v, g in zip(layer.weights, grads, strict=True):
+        assert g is not None and np.all(np.isfinite(g)) and np.any(g != 0), v.path
+    # Each row depends on its own context: no row and no pixel is left out, none is mixed up.
+    assert np.all(np.any(grad_c.numpy() != 0, axis=1))
+    swapped = layer(x, context=context[::-1]).numpy()
+    assert np.all(swapped != layer(x, context=context).numpy())
+    np.testing.assert_allclose(layer(x[::-1], context=context)[::-1], swapped, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_row_of_context_serves_all(name):
+    layer = perturbed(name, context_size=2)
+    x, context = data(name)
+    np.testing.assert_allclose(
+        layer(x, context=context[:1]),
+        layer(x, context=np.repeat(context[:1], 6, 0)),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rows_do_not_depend_on_each_other(name):
+    layer = perturbed(name)
+    x, _ = data(name)
+    np.testing.assert_allclose(layer(x)[2:3], layer(x[2:3]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_float64_is_computed_in_float64(name):
+    layer = perturbed(name, dtype="float64")
+    x, _ = data(name, dtype=np.float64)
+    out = layer(x)
+    assert out.dtype == tf.float64
+    single = perturbed(name, dtype="float32")
+    for a, b in zip(single.weights, layer.weights, strict=True):
+        a.assign(b.numpy())
+    error = np.max(np.abs(out - tf.cast(single(x), tf.float64)))
+    assert 1e-12 < error < 1e-3
+    # A difference quotient that float32 could not resolve.
+    step = np.zeros_like(x)
+    step.flat[0] = 1e-9
+    assert np.any(layer(x + step).numpy() != out.numpy())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_mixed_bfloat16_keeps_float32_weights(name):
+    layer = perturbed(name, dtype="mixed_bfloat16", context_size=2)
+    x, context = data(name)
+    out = layer(x, context=context)
+    assert out.dtype == tf.bfloat16
+    assert all(v.dtype == "float32" for v in layer.weights)
+    single = perturbed(name, dtype="float32", context_size=2)
+    reference = single(x, context=context).numpy()
+    np.testing.assert_allclose(
+        tf.cast(out, tf.float32), reference, atol=0.05 * np.abs(reference).max()
+    )
+
+
+@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("jit", [False, True])
+def test_graph_of_unknown_shape_agrees_with_eager(name, jit):
+    layer = perturbed(name, context_size=2)
+    x, context = data(name)
+    shape = [None] * x.ndim if not jit else x.shape
+    shape = [*shape[:-1], x.shape[-1]]
+    compiled = tf.function(
+        lambda x, c: layer(x, context=c),
+        input_signature=[tf.TensorSpec(shape), tf.TensorSpec([None, 2])],
+        jit_compile=jit,
+    )
+    np.testing.assert_allclose(
+        compiled(x, context), layer(x, context=context), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_config_and_keras_file_round_trip(name, tmp_path):
+    layer = perturbed(name, context_size=2, activation="tanh")
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    # The config carries the seed: the copy starts where the original started.
+    again.build((None, *CASES[name][1]))
+    fresh = CASES[name][0](seed=0, context_size=2, activation="tanh")
+    fresh.build((None, *CASES[name][1]))
+    for a, b in zip(again.weights, fresh.weights, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    inputs = [keras.Input(CASES[name][1]), keras.Input((2,))]
+    model = keras.Model(inputs, layer(inputs[0], context=inputs[1]))
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    x, context = data(name)
+    np.testing.assert_array_equal(loaded([x, context]), layer(x, context=context))
+    assert np.any(loaded([x, context]) != fresh(x, context=context))
+
+
+@keras.saving.register_keras_serializable(package="test_conditioners")
+def halved(x):
+    return x / 2
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_an_activation_of_ones_own(name):
+    make, event_in, _, _ = CASES[name]
+    layer = make(activation=halved)
+    assert type(layer).from_config(layer.get_config()).activation is halved
+    with pytest.raises(ValueError, match="no_such"):
+        make(activation="no_such")
+
+
+def test_initial_variance_counts_the_context_and_is_hes_for_images():
+    layer = conditioners.MLP(1, hidden_units=(800,), context_size=100, seed=0)
+    layer.build((None, 300))
+    weights = {v.name: v.numpy() for v in layer.weights}
+    for name in ("kernel_0", "context_kernel"):
+        np.testing.assert_allclose(np.var(weights[name]), 1 / 1200, rtol=0.02)
+    np.testing.assert_allclose(np.var(weights["bias_0"]), 1 / 1200, rtol=0.1)
+    assert (weights["kernel_1"] == 0).all() and (weights["bias_1"] == 0).all()
+    layer = conditioners.ConvNet(2, filters=256, seed=0)
+    layer.build((None, 4, 4, 8))
+    np.testing.assert_allclose(np.var(layer.weights[0].numpy()), 2 / 72, rtol=0.05)
+
+
+# --- Wrong arguments. ---
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_wrong_contexts(name):
+    make = CASES[name][0]
+    x, context = data(name)
+    layer, plain = make(context_size=2, name="net"), make(name="net")
+    with pytest.raises(ValueError, match=r"'net'.*\[batch, 2\] is required, got none.*context="):
+        layer(x)
+    with pytest.raises(ValueError, match=r"'net'.*without one.*context_size"):
+        plain(x, context=context)
+    with pytest.raises(ValueError, match=r"'net'.*\[batch, 2\], got \(6, 1\)"):
+        layer(x, context=context[:, :1])
+    with pytest.raises(ValueError, match=r"'net'.*\[batch, 2\], got \(2,\)"):
+        layer(x, context=context[0])
+    with pytest.raises(ValueError, match="each of the 6 inputs.*got 3 rows"):
+        layer(x, context=context[:3])
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_wrong_inputs(name):
+    make = CASES[name][0]
+    x, _ = data(name)
+    layer = make(name="net")
+    for bad in (x[None], x[0]):
+        with pytest.raises(ValueError, match="'net'.*exactly one batch dimension"):
+            layer(bad)
+    with pytest.raises(ValueError, match="'net'.*last axis of the input must be known"):
+        make(name="net").build((*x.shape[:-1], None))
+    layer(x)
+    with pytest.raises(ValueError, match="'net'.*was built for inputs with last axis"):
+        layer(np.concatenate([x, x], -1))
+    with pytest.raises(ValueError, match="exactly one batch dimension"):
+        layer(x[None])
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_wrong_options(name):
+    make = CASES[name][0]
+    with pytest.raises(ValueError, match="context_size must be >= 1, got 0"):
+        make(context_size=0)
+    with pytest.raises(TypeError, match="context_size must be an integer"):
+        make(context_size=2.0)
+    with pytest.raises(ValueError, match="seed must be >= 0, got -1"):
+        make(seed=-1)
+    with pytest.raises(TypeError, match="seed must be an integer"):
+        make(seed="0")
+    with pytest.raises(ValueError, match="hidden_size"):
+        make(hidden_size=3)
+    for cls in (conditioners.MLP, conditioners.ConvNet, conditioners.ResNet):
+        with pytest.raises(ValueError, match="output.* must be >= 1, got 0"):
+            cls(0)
+        with pytest.raises(TypeError, match="output.* must be an integer"):
+            cls(True)

@@ -1,0 +1,172 @@
+"""What all conditioners share: argument checks, weights, and the context."""
+
+import math
+import numbers
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# Activations that pass about half of their input's second moment, for which He's variance
+# of 2 / fan_in keeps the scale of the activations from layer to layer.
+_RELU_LIKE = frozenset(
+    ["relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish"]
+)
+
+
+class Conditioner(keras.layers.Layer):
+    """Base class of the networks: one lean Keras layer with its own weights.
+
+    A flow has tens of conditioners, and every nested Keras layer costs milliseconds each
+    time the flow is traced. So a conditioner holds no sublayers: `build` makes its weights
+    by `_add_kernel` and `_add_bias`, and `_compute` uses TensorFlow's operations on them.
+
+    A subclass gives `build(input_shape)`, `_compute(x, context)`,
+    `compute_output_shape(input_shape)` and `get_config`. It never needs a context tensor to
+    be built.
+
+    Args:
+      input_rank: `int`, rank of the input with its one batch dimension.
+      activation: name of a Keras activation, or a callable.
+      context_size: `int >= 1`, size of the context, or `None` for none.
+      zero_output: `bool`, whether the last layer starts at zero.
+      seed: `int >= 0` that fixes the initial weights, or `None`.
+      **kwargs: `dtype`, `name` and `trainable` of `keras.layers.Layer`.
+
+    Raises:
+      TypeError: if a size or the seed is no integer.
+      ValueError: if it is out of range, or the activation is unknown.
+    """
+
+    def __init__(self, *, input_rank, activation, context_size, zero_output, seed, **kwargs):
+        super().__init__(**kwargs)
+        self.activation = keras.activations.get(activation)
+        self.context_size = (
+            None if context_size is None else self._check_int("context_size", context_size)
+        )
+        self.zero_output = bool(zero_output)
+        self.seed = None if seed is None else self._check_int("seed", seed, minimum=0)
+        self._input_rank = input_rank
+
+    def call(self, x, context=None):
+        """Maps `x` (and a context `[batch, context_size]`) to the parameters."""
+        self._check_input(x.shape)
+        self._check_context(x, context)
+        # Keras casts floating arguments only; integer ones (labels, counts) are welcome too.
+        x = tf.cast(x, self.compute_dtype)
+        return self._compute(x, None if context is None else tf.cast(context, x.dtype))
+
+    def _compute(self, x, context):
+        """The network itself; the arguments are checked and of `compute_dtype`."""
+        raise NotImplementedError(f"{type(self).__name__} must define _compute(x, context).")
+
+    def get_config(self):
+        """The constructor arguments, for `keras.saving`."""
+        return {
+            **super().get_config(),
+            "activation": keras.activations.serialize(self.activation),
+            "context_size": self.context_size,
+            "zero_output": self.zero_output,
+            "seed": self.seed,
+        }
+
+    # --- Weights. ---
+
+    def _add_kernel(self, name, shape, *, more_inputs=0, zero=False, small=False):
+        """Adds a kernel `[..., inputs, outputs]`, normal with He's or Glorot's variance.
+
+        `more_inputs` counts the inputs that reach the same units through another kernel (the
+        context), so that the two together start as one layer over both would. `small` asks for
+        the variance 1 / (3 fan_in) instead, to go with biases that are not zero.
+        """
+        initializer = "zeros"
+        if not zero:
+            fan_in = math.prod(shape[:-1]) + more_inputs
+            fan_out = math.prod(shape[:-2]) * shape[-1]
+            relu_like = getattr(self.activation, "__name__", None) in _RELU_LIKE
+            variance = 2.0 / (fan_in if relu_like else fan_in + fan_out)
+            if small:
+                variance = 1.0 / (3.0 * fan_in)
+            initializer = keras.initializers.RandomNormal(
+                stddev=math.sqrt(variance), seed=self._weight_seed()
+            )
+        return self.add_weight(name=name, shape=shape, initializer=initializer)
+
+    def _add_bias(self, name, size, *, fan_in=None):
+        """Adds a bias: zero, or uniform within `1 / sqrt(fan_in)`."""
+        initializer = "zeros"
+        if fan_in is not None:
+            bound = 1.0 / math.sqrt(fan_in)
+            initializer = keras.initializers.RandomUniform(-bound, bound, seed=self._weight_seed())
+        return self.add_weight(name=name, shape=(size,), initializer=initializer)
+
+    def _weight_seed(self):
+        # Hashed, not seed + index: layers of seeds 0 and 1 must have no kernel in common.
+        if self.seed is None:
+            return None
+        return int(np.random.SeedSequence([self.seed, len(self.weights)]).generate_state(1)[0])
+
+    # --- Checks. ---
+
+    def _title(self):
+        return f"{type(self).__name__} '{self.name}'"
+
+    def _check_int(self, name, value, minimum=1):
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+            raise TypeError(
+                f"{self._title()}: {name} must be an integer >= {minimum}, got {value!r} of type "
+                f"{type(value).__name__}."
+            )
+        if value < minimum:
+            raise ValueError(f"{self._title()}: {name} must be >= {minimum}, got {value}.")
+        return int(value)
+
+    def _check_input(self, shape):
+        """Checks an input's static shape and returns the size of its last axis."""
+        shape = tf.TensorShape(shape)
+        size = getattr(self, "_input_size", None)
+        if shape.rank not in (None, self._input_rank):
+            wanted = "[batch, n]" if self._input_rank == 2 else "[batch, H, W, C]"
+            raise ValueError(
+                f"{self._title()}: expected an input of shape {wanted}, got {shape}. It takes "
+                "exactly one batch dimension: flatten others, or add one to a single event."
+            )
+        got = None if shape.rank is None else shape[-1]
+        if size is None and not got:
+            raise ValueError(
+                f"{self._title()}: the last axis of the input must be known and not empty to make "
+                f"the weights, got {shape}. Build it with a static size: build([None, ..., n])."
+            )
+        if size is not None and got not in (None, size):
+            raise ValueError(
+                f"{self._title()}: was built for inputs with last axis {size}, got {shape}. Use "
+                "another layer for another size."
+            )
+        return got if size is None else size
+
+    def _check_context(self, x, context):
+        size = self.context_size
+        if context is None:
+            if size is not None:
+                raise ValueError(
+                    f"{self._title()}: a context of shape [batch, {size}] is required, got none. "
+                    "Pass `context=`."
+                )
+            return
+        if size is None:
+            raise ValueError(
+                f"{self._title()}: got a context of shape {context.shape}, but it was built "
+                "without one and would ignore it. Leave it out, or set `context_size`."
+            )
+        shape = context.shape
+        if shape.rank not in (None, 2) or (shape.rank == 2 and shape[1] not in (None, size)):
+            raise ValueError(
+                f"{self._title()}: expected a context of shape [batch, {size}], got {shape}. "
+                "Reshape it, or set `context_size` to its last axis."
+            )
+        rows, batch = (None if t.shape.rank is None else t.shape[0] for t in (context, x))
+        if None not in (rows, batch) and rows not in (1, batch):
+            raise ValueError(
+                f"{self._title()}: expected a context with one row for each of the {batch} inputs "
+                f"(or a single row for all), got {rows} rows. Repeat the shorter one."
+            )

@@ -1,0 +1,133 @@
+"""Glow's convolutional conditioner."""
+
+import keras
+import tensorflow as tf
+
+from tfp_flows.conditioners.base import Conditioner
+
+
+def convolve(x, kernel, bias):
+    """Convolution of `[batch, H, W, C]` with stride 1, zero padding to the same size, bias."""
+    return tf.nn.bias_add(tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), bias)
+
+
+@keras.saving.register_keras_serializable(package="tfp_flows")
+class ConvNet(Conditioner):
+    """Glow's network of three convolutions, as one Keras layer.
+
+        h_1 = a(conv_kxk(x) + V c + b_1)
+        h_2 = a(conv_1x1(h_1) + b_2)
+        out = (conv_kxk(h_2) + b_3) * exp(3 s)
+
+    `k` is `kernel_size`, `a` the activation, `c` the context (the same at every pixel), `s`
+    a learned log-scale per output channel. The last convolution and `s` start at zero, so
+    that a fresh flow is the identity; the factor 3 lets the scale move faster than a plain
+    parameter would.
+
+    Shapes: `x` is `[batch, H, W, C]`, the context `[batch, context_size]` (or
+    `[1, context_size]` for all rows), the output `[batch, H, W, output_filters]`. Any `H` and
+    `W`, odd, 1 or unknown; `C` must be known.
+
+    Args:
+      output_filters: `int >= 1`, the number of output channels.
+      filters: `int >= 1`, the number of hidden channels. Default: 512, as in the paper.
+      kernel_size: `int >= 1`, size of the first and the last kernel. Default: 3.
+      activation: name of a Keras activation, or a callable. Default: `"relu"`.
+      output_scale: `bool`, whether to learn the factor `exp(3 s)`. Default: `True`.
+      context_size: `int >= 1`, size of the context, or `None` (default) for none.
+      zero_output: `bool`, whether the last convolution starts at zero. Default: `True`.
+      seed: `int >= 0` that fixes the initial weights: two layers of one seed are equal.
+        Default: `None`, drawn from Keras's global state (`keras.utils.set_random_seed`).
+      **kwargs: `dtype` (a dtype, or a policy such as `"mixed_bfloat16"`), `name` and
+        `trainable` of `keras.layers.Layer`.
+
+    Departures from OpenAI's code: the hidden convolutions have a bias and He's (or Glorot's)
+    initial variance in place of an actnorm each, so that nothing in the network depends on
+    data; the border is padded with zeros without a further channel that marks it.
+
+    Raises:
+      TypeError: if a size or the seed is no integer.
+      ValueError: if a size is out of range, the input is no `[batch, H, W, C]` or has other
+        channels than at the build, or the context is missing, not expected, or of the wrong
+        size.
+
+    >>> layer = ConvNet(12, filters=16, seed=0)
+    >>> layer(tf.ones([2, 7, 5, 6])).shape
+    TensorShape([2, 7, 5, 12])
+
+    References: D. P. Kingma, P. Dhariwal, Glow: Generative Flow with Invertible 1x1
+    Convolutions, 2018, arXiv:1807.03039, section 3.3 and appendix B; the scale is in its
+    code (`conv2d_zeros`).
+    """
+
+    def __init__(
+        self,
+        output_filters,
+        *,
+        filters=512,
+        kernel_size=3,
+        activation="relu",
+        output_scale=True,
+        context_size=None,
+        zero_output=True,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(
+            input_rank=4,
+            activation=activation,
+            context_size=context_size,
+            zero_output=zero_output,
+            seed=seed,
+            **kwargs,
+        )
+        self.output_filters = self._check_int("output_filters", output_filters)
+        self.filters = self._check_int("filters", filters)
+        self.kernel_size = self._check_int("kernel_size", kernel_size)
+        self.output_scale = bool(output_scale)
+
+    def build(self, input_shape):
+        """Makes the weights for inputs `[batch, H, W, C]`."""
+        self._input_size = channels = self._check_input(input_shape)
+        k, filters, context_size = self.kernel_size, self.filters, self.context_size or 0
+        self._kernel_1 = self._add_kernel(
+            "kernel_1", (k, k, channels, filters), more_inputs=context_size
+        )
+        self._bias_1 = self._add_bias("bias_1", filters)
+        self._kernel_2 = self._add_kernel("kernel_2", (1, 1, filters, filters))
+        self._bias_2 = self._add_bias("bias_2", filters)
+        self._kernel_3 = self._add_kernel(
+            "kernel_3", (k, k, filters, self.output_filters), zero=self.zero_output
+        )
+        self._bias_3 = self._add_bias("bias_3", self.output_filters)
+        if self.output_scale:
+            self._log_scale = self._add_bias("log_scale", self.output_filters)
+        if context_size:
+            self._context_kernel = self._add_kernel(
+                "context_kernel", (context_size, filters), more_inputs=k * k * channels
+            )
+
+    def _compute(self, x, context):
+        h = convolve(x, self._kernel_1, self._bias_1)
+        if context is not None:
+            h += tf.matmul(context, self._context_kernel)[:, tf.newaxis, tf.newaxis, :]
+        h = convolve(self.activation(h), self._kernel_2, self._bias_2)
+        out = convolve(self.activation(h), self._kernel_3, self._bias_3)
+        if not self.output_scale:
+            return out
+        return out * tf.exp(3.0 * tf.convert_to_tensor(self._log_scale))
+
+    def compute_output_shape(self, input_shape):
+        """`[batch, H, W, output_filters]`."""
+        self._check_input(input_shape)
+        return (*input_shape[:-1], self.output_filters)
+
+    def get_config(self):
+        """The constructor arguments, for `keras.saving`."""
+        return {
+            **super().get_config(),
+            "output_filters": self.output_filters,
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "output_scale": self.output_scale,
+        }
