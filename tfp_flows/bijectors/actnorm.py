@@ -1,0 +1,143 @@
+"""Activation normalization."""
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_flows.bijectors import initialization
+from tfp_flows.bijectors.base import FlowBijector, new_variable
+
+
+class ActNorm(FlowBijector):
+    """A trained scale and shift per channel (or feature), initialised from data.
+
+        forward:  y = x * exp(log_scale) + shift
+        inverse:  x = (y - shift) * exp(-log_scale)
+        log|det dy/dx| = sum(log_scale), for every position of an image
+
+    It acts on the last axis: `[..., size]` for vectors, `[..., H, W, size]` for images.
+
+    A fresh `ActNorm` is the identity and `initialized` is False. Inside
+    `data_dependent_initialization()` (`FlowModel.initialize(batch)` and `fit` use it) the
+    first batch it meets sets `shift` and `log_scale` so that what it puts out, in the
+    direction in which the data passes, has mean 0 and variance 1 per channel. The flag is a
+    variable: a checkpoint keeps it, and an initialised `ActNorm` is never set again.
+
+    Args:
+      size: `int >= 1`, size of the last axis.
+      log_scale, shift, initialized: the variables, as `copy()` hands them over; arrays of
+        shape `[size]` (and a `bool`) to start from. Default: 0, 0, False.
+      epsilon: `> 0`, added to the standard deviation, so that a constant channel does not
+        give an infinite scale. Default 1e-6.
+      dtype: float32 (default) or float64.
+      validate_args: passed to the base class.
+      name: name of the bijector.
+
+    Raises:
+      ValueError: if `size` or `epsilon` is out of range, or the batch that it is initialised
+        from is empty or not finite.
+      RuntimeError: if initialised inside a `tf.function`.
+
+    >>> actnorm = ActNorm(2)
+    >>> data = tf.constant([[1.0, 10.0], [3.0, 30.0]])
+    >>> with initialization.data_dependent_initialization():
+    ...     z = actnorm.inverse(data)
+    >>> tf.round(z).numpy()
+    array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+
+    References:
+      D. P. Kingma, P. Dhariwal, Glow: Generative flow with invertible 1x1 convolutions, 2018,
+      arXiv:1807.03039, section 3.1. Glow states it from data to latent.
+    """
+
+    def __init__(
+        self,
+        size,
+        *,
+        log_scale=None,
+        shift=None,
+        initialized=None,
+        epsilon=1e-6,
+        dtype=tf.float32,
+        validate_args=False,
+        name="actnorm",
+    ):
+        parameters = dict(locals())
+        if int(size) != size or size < 1:
+            raise ValueError(f"ActNorm '{name}': size must be an integer >= 1, got {size!r}.")
+        if not epsilon > 0:
+            raise ValueError(f"ActNorm '{name}': epsilon must be > 0, got {epsilon!r}.")
+        size = int(size)
+        zeros = [0.0] * size
+        log_scale = new_variable(
+            zeros if log_scale is None else log_scale, name=f"{name}/log_scale", dtype=dtype
+        )
+        shift = new_variable(zeros if shift is None else shift, name=f"{name}/shift", dtype=dtype)
+        initialized = new_variable(
+            False if initialized is None else initialized,
+            name=f"{name}/initialized",
+            dtype=tf.bool,
+            trainable=False,
+        )
+        parameters.update(log_scale=log_scale, shift=shift, initialized=initialized)
+        super().__init__(
+            event_ndims=1,
+            event_shape=(size,),
+            dtype=dtype,
+            is_constant_jacobian=True,
+            validate_args=validate_args,
+            parameters=parameters,
+            name=name,
+        )
+        self._log_scale, self._shift, self._initialized = log_scale, shift, initialized
+        self._epsilon = epsilon
+
+    @property
+    def log_scale(self):
+        """Variable `[size]`."""
+        return self._log_scale
+
+    @property
+    def shift(self):
+        """Variable `[size]`."""
+        return self._shift
+
+    @property
+    def initialized(self):
+        """Boolean variable: whether the data-dependent initialisation has happened."""
+        return self._initialized
+
+    def _forward_and_log_det(self, x, context):
+        if initialization.active():
+            self._initialize(x, inverse=False)
+        y = x * tf.exp(self._log_scale) + self._shift
+        return y, tf.reduce_sum(self._log_scale)
+
+    def _inverse_and_log_det(self, y, context):
+        if initialization.active():
+            self._initialize(y, inverse=True)
+        x = (y - self._shift) * tf.exp(-self._log_scale)
+        return x, -tf.reduce_sum(self._log_scale)
+
+    def _initialize(self, value, *, inverse):
+        # Moments first: all workers take part in the reduction, whatever their flag says.
+        mean, variance = initialization.global_moments(
+            value, axes=list(range(value.shape.rank - 1))
+        )
+        # `.numpy()`: a MirroredVariable itself is always true (TF 2.21).
+        if self._initialized.numpy():
+            return
+        if not np.isfinite([mean, variance]).all():
+            raise ValueError(
+                f"{self._title()}: cannot be initialised: the batch, of shape "
+                f"{value.shape.as_list()} where it arrives here, is empty or holds values that are "
+                "not finite. Check the data, and the parts on the data side of this one."
+            )
+        log_std = tf.math.log(tf.sqrt(variance) + self._epsilon)
+        if inverse:
+            shift, log_scale = mean, log_std
+        else:
+            shift, log_scale = -mean * tf.exp(-log_std), -log_std
+        self._shift.assign(tf.cast(shift, self.dtype))
+        self._log_scale.assign(tf.cast(log_scale, self.dtype))
+        self._initialized.assign(True)

@@ -1,0 +1,302 @@
+"""The base class of every bijector in this package."""
+
+import abc
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows.bijectors.cache import FreshCache
+
+
+class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
+    """A `tfb.Bijector` whose value and log-det come out of one evaluation.
+
+    A subclass gives two methods,
+
+        _forward_and_log_det(x, context) -> y, log|det dy/dx|
+        _inverse_and_log_det(y, context) -> x, log|det dx/dy|
+
+    and the base class wires them into TFP's hooks, so that `log_prob`, `sample` and
+    `experimental_sample_and_log_prob` of a `tfd.TransformedDistribution` each call the
+    conditioner once. The log-det has the batch shape, or is a scalar where it does not
+    depend on the argument.
+
+    Arguments are checked here, once, for all subclasses: floating dtype, rank, event shape,
+    and the context, which is passed as `context=` to `forward`, `inverse` and the log-dets.
+
+    Args:
+      event_ndims: `int >= 0`, the rank of one event of the domain.
+      parameters: `dict(locals())` of the subclass's `__init__`. Variables that the subclass
+        makes itself are written back into it, so that `copy()` shares them and no two
+        bijectors share a cache by accident.
+      event_shape: the static event shape of the domain; an entry may be `None` (free), and
+        `None` for the whole leaves only the rank to check.
+      inverse_event_ndims: rank of one event of the codomain. Default: `event_ndims`.
+      inverse_event_shape: as `event_shape`, for the codomain. Default: `event_shape`.
+      context_size: size of the context's last axis, or `None` for a bijector without one.
+      dtype: floating dtype of the arguments, at least float32.
+      is_constant_jacobian: whether the log-det does not depend on the argument.
+      validate_args: whether to run the costlier checks of the subclass.
+      name: name of the bijector.
+
+    Raises:
+      TypeError: if an argument's dtype is not `dtype`.
+      ValueError: if rank or event shape do not fit, or the context is missing, unused, or of
+        the wrong size.
+    """
+
+    _cache = FreshCache(forward_name="_cached_forward", inverse_name="_cached_inverse")
+
+    def __init__(
+        self,
+        *,
+        event_ndims,
+        parameters,
+        event_shape=None,
+        inverse_event_ndims=None,
+        inverse_event_shape=None,
+        context_size=None,
+        dtype=tf.float32,
+        is_constant_jacobian=False,
+        validate_args=False,
+        name=None,
+    ):
+        dtype = tf.as_dtype(dtype)
+        if dtype not in (tf.float32, tf.float64):
+            raise TypeError(
+                f"{name}: dtype must be float32 or float64, got {dtype.name}. For bfloat16 give "
+                "the conditioner a mixed policy; the bijector's own arithmetic stays in float32."
+            )
+        super().__init__(
+            forward_min_event_ndims=event_ndims,
+            inverse_min_event_ndims=event_ndims
+            if inverse_event_ndims is None
+            else inverse_event_ndims,
+            dtype=dtype,
+            is_constant_jacobian=is_constant_jacobian,
+            validate_args=validate_args,
+            parameters=parameters,
+            name=name,
+        )
+        self._context_size = context_size
+        self._domain = self._no_dependency(_static_shape(event_shape, event_ndims))
+        self._codomain = self._no_dependency(
+            self._domain
+            if inverse_event_shape is None and inverse_event_ndims is None
+            else _static_shape(inverse_event_shape, self.inverse_min_event_ndims)
+        )
+
+    # Every object is itself: TFP would compare and hash all constructor parameters, down a whole
+    # chain, at every call, to let equal bijectors share a cache.
+    def __eq__(self, other):
+        return self is other
+
+    def __hash__(self):
+        return id(self)
+
+    @property
+    def context_size(self):
+        """Size of the context's last axis, or `None` for a bijector without a context."""
+        return self._context_size
+
+    def get_config(self):
+        """The constructor arguments, for saving; of a subclass, if it is registered with Keras."""
+        return {name: v for name, v in self.parameters.items() if name != "parameters"}
+
+    @classmethod
+    def from_config(cls, config):
+        """The bijector of `get_config`."""
+        return cls(**config)
+
+    @abc.abstractmethod
+    def _forward_and_log_det(self, x, context):
+        """Returns `y` and `log|det dy/dx|`, scalar or of the batch shape."""
+
+    @abc.abstractmethod
+    def _inverse_and_log_det(self, y, context):
+        """Returns `x` and `log|det dx/dy|`, scalar or of the batch shape."""
+
+    # --- Joint evaluation, without TFP's cache: what Chain and FactorOut call. ---
+
+    def forward_and_log_det(self, x, context=None):
+        """Returns `forward(x)` and its log-det from one evaluation.
+
+        The log-det is a scalar where it does not depend on `x`, else of the batch shape.
+        """
+        x, context = self._check(x, context, self._domain, "forward")
+        with tf.name_scope(self.name):
+            return self._forward_and_log_det(x, context)
+
+    def inverse_and_log_det(self, y, context=None):
+        """Returns `inverse(y)` and its log-det from one evaluation.
+
+        The log-det is a scalar where it does not depend on `y`, else of the batch shape.
+        """
+        y, context = self._check(y, context, self._codomain, "inverse")
+        with tf.name_scope(self.name):
+            return self._inverse_and_log_det(y, context)
+
+    # --- TFP's hooks. ---
+
+    def _cached_forward(self, x, context=None):
+        before = self._cache.snapshot(context)
+        y, log_det = self._forward_and_log_det(x, self._as_context(context))
+        ildj = -_with_batch_shape(log_det, x, self.forward_min_event_ndims)
+        return y, self._cache.attributes(before, x, y, ildj)
+
+    def _cached_inverse(self, y, context=None):
+        before = self._cache.snapshot(context)
+        x, log_det = self._inverse_and_log_det(y, self._as_context(context))
+        ildj = _with_batch_shape(log_det, y, self.inverse_min_event_ndims)
+        return x, self._cache.attributes(before, y, x, ildj)
+
+    # TFP calls these two only when the log-det is asked for before the value.
+    def _forward_log_det_jacobian(self, x, **kwargs):
+        _, attributes = self._cached_forward(x, **kwargs)
+        self._cache.forward_attributes(x, **kwargs).update(attributes)
+        return -attributes["ildj"]
+
+    def _inverse_log_det_jacobian(self, y, **kwargs):
+        _, attributes = self._cached_inverse(y, **kwargs)
+        self._cache.inverse_attributes(y, **kwargs).update(attributes)
+        return attributes["ildj"]
+
+    def _call_forward(self, x, name, **kwargs):
+        x, kwargs = self._check_call(x, kwargs, self._domain, "forward")
+        return super()._call_forward(x, name, **kwargs)
+
+    def _call_inverse(self, y, name, **kwargs):
+        y, kwargs = self._check_call(y, kwargs, self._codomain, "inverse")
+        return super()._call_inverse(y, name, **kwargs)
+
+    def _call_forward_log_det_jacobian(self, x, event_ndims, name, **kwargs):
+        x, kwargs = self._check_call(x, kwargs, self._domain, "forward_log_det_jacobian")
+        return super()._call_forward_log_det_jacobian(x, event_ndims, name, **kwargs)
+
+    def _call_inverse_log_det_jacobian(self, y, event_ndims, name, **kwargs):
+        y, kwargs = self._check_call(y, kwargs, self._codomain, "inverse_log_det_jacobian")
+        return super()._call_inverse_log_det_jacobian(y, event_ndims, name, **kwargs)
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        # Our parameters are shared by the whole batch: the bijector has batch shape [].
+        del dtype
+        return {}
+
+    # --- Checks. ---
+
+    def _check_call(self, value, kwargs, event_shape, method):
+        unknown = sorted(set(kwargs) - {"context"})
+        if unknown:
+            raise TypeError(
+                f"{self._title()}.{method}: unexpected keyword {', '.join(unknown)}; the only one "
+                "is `context`. To route a context through stock TFP containers use "
+                "`tfp_flows.bijectors.context_kwargs(bijector, context)`."
+            )
+        context = kwargs.get("context")
+        value, _ = self._check(value, context, event_shape, method)
+        # The context is handed on as it was given: TFP's cache knows it by its identity.
+        return value, {} if context is None else {"context": context}
+
+    def _check(self, value, context, event_shape, method):
+        dtype = getattr(value, "dtype", None)
+        if dtype is not None and tf.as_dtype(dtype) != self.dtype:
+            raise TypeError(
+                f"{self._title()}.{method}: expected {self.dtype.name}, got "
+                f"{tf.as_dtype(dtype).name}. Cast the argument, or build the bijector with "
+                "that dtype."
+            )
+        value = tf.convert_to_tensor(value, dtype=self.dtype)
+        rank, ndims = value.shape.rank, len(event_shape)
+        if rank is not None:
+            got = value.shape[rank - ndims :] if rank >= ndims else None
+            if got is None or not got.is_compatible_with(event_shape):
+                wanted = ", ".join("?" if n is None else str(n) for n in event_shape)
+                raise ValueError(
+                    f"{self._title()}.{method}: expected shape [..., {wanted}], "
+                    f"got {value.shape.as_list()}."
+                )
+        self._check_event(value, method)
+        context = self._as_context(context)
+        if context is None and self.context_size is not None:
+            raise ValueError(
+                f"{self._title()}.{method}: a context of shape [..., {self.context_size}] is "
+                "required, got none. Pass `context=` (for a distribution: "
+                "`bijector_kwargs={'context': ...}`, for a FlowModel: `context=`)."
+            )
+        if context is not None:
+            if self.context_size is None:
+                raise ValueError(
+                    f"{self._title()}.{method}: got a context, which this bijector would ignore. "
+                    "Leave it out, or build the flow with `context_size`."
+                )
+            if context.shape.rank == 0 or context.shape[-1] not in (None, self.context_size):
+                raise ValueError(
+                    f"{self._title()}.{method}: expected a context of shape "
+                    f"[..., {self.context_size}], got {context.shape.as_list()}."
+                )
+            self._check_context_batch(value, context, len(event_shape), method)
+        return value, context
+
+    def _check_event(self, value, method):
+        """Further static checks of a subclass on an argument (Squeeze: even sizes)."""
+
+    def _check_context_batch(self, value, context, ndims, method):
+        if None in (value.shape.rank, context.shape.rank):
+            return
+        batch = value.shape[: value.shape.rank - ndims].as_list()
+        rows = context.shape[:-1].as_list()
+        fits = len(rows) <= len(batch) and all(
+            m == 1 or None in (m, n) or m == n
+            for m, n in zip(reversed(rows), reversed(batch), strict=False)
+        )
+        if not fits:
+            raise ValueError(
+                f"{self._title()}.{method}: expected a context whose batch shape broadcasts to "
+                f"the argument's, {batch}, got {rows} (contexts of shape "
+                f"{context.shape.as_list()}). Give one row for all, or one for each event."
+            )
+
+    def _as_context(self, context):
+        if context is None:
+            return None
+        return tf.cast(tf.convert_to_tensor(context), self.dtype)
+
+    def _title(self):
+        return f"{type(self).__name__} '{self.name}'"
+
+
+def _static_shape(shape, ndims):
+    if shape is None:
+        return (None,) * ndims
+    shape = tuple(None if n is None else int(n) for n in shape)
+    if len(shape) != ndims:
+        raise ValueError(f"expected an event shape of {ndims} entries, got {shape}.")
+    return shape
+
+
+def _with_batch_shape(log_det, value, event_ndims):
+    """Broadcasts a log-det that may be constant to the batch shape of `value`."""
+    batch_rank = None if value.shape.rank is None else value.shape.rank - event_ndims
+    if batch_rank is not None:
+        batch = value.shape[:batch_rank]
+        if batch_rank == log_det.shape.rank and 1 not in log_det.shape.as_list():
+            return log_det
+        if batch.is_fully_defined():
+            # A sum, for a stock part with a batch of parameters may have the larger shape.
+            return log_det + tf.zeros(batch, log_det.dtype)
+    shape = tf.shape(value)
+    return log_det + tf.zeros(shape[: tf.size(shape) - event_ndims], log_det.dtype)
+
+
+def sum_event(log_det, event_ndims):
+    """Sums an elementwise log-det over the last `event_ndims` axes."""
+    return tf.reduce_sum(log_det, axis=list(range(-event_ndims, 0))) if event_ndims else log_det
+
+
+def new_variable(value, *, name, dtype, trainable=True):
+    """Makes a variable of a bijector, or passes on the one that `copy()` hands over."""
+    if isinstance(value, tf.Variable):
+        return value
+    return tf.Variable(np.asarray(value), dtype=dtype, trainable=trainable, name=name)

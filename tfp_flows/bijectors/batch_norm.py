@@ -1,0 +1,215 @@
+"""Batch normalization as a bijector."""
+
+import tensorflow as tf
+
+from tfp_flows.bijectors import initialization
+from tfp_flows.bijectors.base import FlowBijector, new_variable
+from tfp_flows.bijectors.training import in_training_mode
+
+
+class BatchNorm(FlowBijector):
+    """Batch normalization between the layers of a flow, with running statistics.
+
+    With mean m and variance v per feature, and trained log_scale and shift,
+
+        inverse:  x = (y - m) / sqrt(v + epsilon) * exp(log_scale) + shift
+        forward:  y = (x - shift) * exp(-log_scale) * sqrt(v + epsilon) + m
+        log|det dx/dy| = sum(log_scale - log(v + epsilon) / 2)
+
+    The inverse is the direction from data to latents. There, and in training mode alone
+    (`FlowModel.fit`, or `training_mode()` in a loop of your own), m and v are the moments of
+    the batch, with gradients through them, and move the running statistics:
+
+        running = momentum * running + (1 - momentum) * batch
+
+    Everywhere else m and v are the running statistics: a density then depends on its own row
+    only, and the two directions are exact inverses. Under a `tf.distribute` strategy the
+    moments are those of the global batch. A batch that holds NaN or infinities leaves the
+    running statistics as they are.
+
+    Inside `data_dependent_initialization()` (`FlowModel.initialize(batch)` and `fit` use it) the
+    first batch sets the running statistics, once, as it does for `ActNorm`.
+
+    Shapes: it acts on the last axis, `[..., size]`; for images the moments are those of all
+    positions. Every axis before the last but the batch's belongs to a single event or not:
+    the log-det is that of one vector `[size]`.
+
+    Args:
+      size: `int >= 1`, size of the last axis.
+      momentum: in `[0, 1)`, weight of the past in the running statistics. Default 0.9. With 0.99
+        they lag behind the layers before them by a hundred steps, which cost 0.4 nats in a
+        training of 240 steps.
+      epsilon: `> 0`, added to the variance. Default 1e-5, as in the MAF paper. A feature that
+        hardly varies in a batch is divided by its root.
+      log_scale, shift, mean, variance, initialized: the variables, as `copy()` hands them over,
+        or arrays of shape `[size]` (and a `bool`) to start from. Default: 0, 0, 0, 1, False.
+      dtype: float32 (default) or float64.
+      validate_args: passed to the base class.
+      name: name of the bijector.
+
+    Raises:
+      ValueError: if `size`, `momentum` or `epsilon` is out of range, or if in training mode
+        the argument is a single event without a batch axis.
+
+    >>> norm = BatchNorm(2, momentum=0.0)
+    >>> data = tf.constant([[1.0, 10.0], [3.0, 30.0]])
+    >>> from tfp_flows.bijectors.training import training_mode
+    >>> with training_mode():
+    ...     z = norm.inverse(data)
+    >>> tf.round(z).numpy()
+    array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    >>> norm.mean.numpy()
+    array([ 2., 20.], dtype=float32)
+
+    References:
+      G. Papamakarios, T. Pavlakou, I. Murray, Masked autoregressive flow for density
+      estimation, 2017, arXiv:1705.07057, appendix B; L. Dinh, J. Sohl-Dickstein, S. Bengio,
+      Density estimation using Real NVP, 2017, arXiv:1605.08803, section 3.7 and appendix E.
+      Unlike in RealNVP the gradient goes through the batch's moments, not through running
+      ones; the log-det, as in both, leaves out that the moments depend on the row.
+    """
+
+    def __init__(
+        self,
+        size,
+        *,
+        momentum=0.9,
+        epsilon=1e-5,
+        log_scale=None,
+        shift=None,
+        mean=None,
+        variance=None,
+        initialized=None,
+        dtype=tf.float32,
+        validate_args=False,
+        name="batch_norm",
+    ):
+        parameters = dict(locals())
+        if int(size) != size or size < 1:
+            raise ValueError(f"BatchNorm '{name}': size must be an integer >= 1, got {size!r}.")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"BatchNorm '{name}': momentum must be in [0, 1), got {momentum!r}.")
+        if not epsilon > 0:
+            raise ValueError(f"BatchNorm '{name}': epsilon must be > 0, got {epsilon!r}.")
+        size = int(size)
+
+        def variable(value, start, which, trainable):
+            value = [start] * size if value is None else value
+            if trainable or isinstance(value, tf.Variable):
+                return new_variable(value, name=f"{name}/{which}", dtype=dtype)
+            # Each replica moves its own copy, to equal values, for their moments are those of the
+            # global batch: no reduction is needed at the assignment.
+            return tf.Variable(
+                value,
+                dtype=dtype,
+                trainable=False,
+                name=f"{name}/{which}",
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.MEAN,
+            )
+
+        log_scale = variable(log_scale, 0.0, "log_scale", True)
+        shift = variable(shift, 0.0, "shift", True)
+        mean = variable(mean, 0.0, "mean", False)
+        variance = variable(variance, 1.0, "variance", False)
+        initialized = new_variable(
+            False if initialized is None else initialized,
+            name=f"{name}/initialized",
+            dtype=tf.bool,
+            trainable=False,
+        )
+        parameters.update(
+            log_scale=log_scale, shift=shift, mean=mean, variance=variance, initialized=initialized
+        )
+        super().__init__(
+            event_ndims=1,
+            event_shape=(size,),
+            dtype=dtype,
+            is_constant_jacobian=True,
+            validate_args=validate_args,
+            parameters=parameters,
+            name=name,
+        )
+        self._log_scale, self._shift = log_scale, shift
+        self._mean, self._variance, self._initialized = mean, variance, initialized
+        self._momentum, self._epsilon = momentum, epsilon
+
+    @property
+    def log_scale(self):
+        """Variable `[size]`."""
+        return self._log_scale
+
+    @property
+    def shift(self):
+        """Variable `[size]`."""
+        return self._shift
+
+    @property
+    def mean(self):
+        """Variable `[size]`, the running mean."""
+        return self._mean
+
+    @property
+    def variance(self):
+        """Variable `[size]`, the running variance."""
+        return self._variance
+
+    @property
+    def initialized(self):
+        """Boolean variable: whether the running statistics were set from data."""
+        return self._initialized
+
+    def _forward_and_log_det(self, x, context):
+        variance = self._variance + self._epsilon
+        y = (x - self._shift) * (tf.exp(-self._log_scale) * tf.sqrt(variance)) + self._mean
+        return y, tf.reduce_sum(0.5 * tf.math.log(variance) - self._log_scale)
+
+    def _inverse_and_log_det(self, y, context):
+        if initialization.active():
+            self._initialize(y)
+        mean, variance = self._mean, self._variance
+        if in_training_mode():
+            mean, variance = self._moments(y)
+            self._move(self._mean, mean)
+            self._move(self._variance, variance)
+        variance = variance + self._epsilon
+        x = (y - mean) * (tf.exp(self._log_scale) * tf.math.rsqrt(variance)) + self._shift
+        return x, tf.reduce_sum(self._log_scale - 0.5 * tf.math.log(variance))
+
+    def _moments(self, y):
+        """Moments of the global batch, differentiable."""
+        if y.shape.rank == 1:
+            raise ValueError(
+                f"{self._title()}: in training mode it needs a batch to normalize by, got a single "
+                "event."
+            )
+        axes = list(range(y.shape.rank - 1))
+        rows = tf.cast(tf.reduce_prod(tf.shape(y)[:-1]), y.dtype)
+        total, rows = _over_replicas([tf.reduce_sum(y, axes), rows])
+        mean = total / rows
+        # Around the global mean, in a second reduction: the difference of two large sums would
+        # lose digits.
+        (spread,) = _over_replicas([tf.reduce_sum(tf.math.squared_difference(y, mean), axes)])
+        return mean, spread / rows
+
+    def _move(self, running, batch):
+        batch = tf.stop_gradient(batch)
+        moved = self._momentum * running + (1.0 - self._momentum) * batch
+        running.assign(tf.where(tf.reduce_all(tf.math.is_finite(batch)), moved, running))
+
+    def _initialize(self, y):
+        # Moments first: all workers take part in the reduction, whatever their flag says.
+        mean, variance = initialization.global_moments(y, axes=list(range(y.shape.rank - 1)))
+        if self._initialized.numpy():  # a MirroredVariable itself is always true (TF 2.21)
+            return
+        self._mean.assign(tf.cast(mean, self.dtype))
+        self._variance.assign(tf.cast(variance, self.dtype))
+        self._initialized.assign(True)
+
+
+def _over_replicas(values):
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return values
+    return replica.all_reduce(tf.distribute.ReduceOp.SUM, values)

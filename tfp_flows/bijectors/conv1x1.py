@@ -1,0 +1,147 @@
+"""Invertible 1x1 convolution."""
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_flows.bijectors.base import FlowBijector, new_variable
+
+
+class InvertibleConv1x1(FlowBijector):
+    """A trained invertible matrix over the channels of every pixel, LU-decomposed.
+
+        W = P L (U + diag(sign * exp(log_scale)))
+        inverse:  x = W y      (data to latent, as the paper writes it)
+        forward:  y = W^-1 x
+        log|det dx/dy| = sum(log_scale), for every position of an image
+
+    with `P` a fixed permutation, `L` unit lower and `U` strictly upper triangular. The
+    direction that training uses, `inverse`, needs no solve; `forward` solves two triangular
+    systems of size C x C, once a call, whatever the number of pixels. The C x C matrix is
+    applied as one matrix product.
+
+    It acts on the last axis: `[..., size]` for vectors, `[..., H, W, size]` for images.
+
+    Args:
+      size: `int >= 1`, number of channels.
+      seed: `int`, seeds the random rotation that `W` starts from. Default: drawn from NumPy's
+        global state, which `keras.utils.set_random_seed` seeds.
+      lu: variable `[size, size]` holding `L` below and `U` above the diagonal (the diagonal
+        is not used). With `log_scale` `[size]`, `sign` `[size]` and `permutation` `[size]`
+        it is what `copy()` hands over; give all four or none.
+      log_scale, sign, permutation: see `lu`. `sign` and `permutation` are not trained, but
+        they are variables, so that a checkpoint restores the whole matrix.
+      dtype: float32 (default) or float64.
+      validate_args: passed to the base class.
+      name: name of the bijector.
+
+    Raises:
+      ValueError: if `size` is no positive integer, or only some of the variables are given.
+
+    Numerics: `exp(log_scale)` are the pivots; the inverse matrix is as accurate as the
+    condition numbers of the two triangular factors allow, 1e-6 relative for a trained Glow.
+
+    >>> conv = InvertibleConv1x1(3, seed=0)
+    >>> x = tf.random.stateless_normal([2, 4, 4, 3], seed=[0, 1])
+    >>> error = tf.reduce_max(tf.abs(conv.inverse(tf.identity(conv.forward(x))) - x))
+    >>> bool(error < 1e-5)
+    True
+
+    References:
+      D. P. Kingma, P. Dhariwal, Glow: Generative flow with invertible 1x1 convolutions, 2018,
+      arXiv:1807.03039, section 3.2, eq. 10-11. There `s` is the diagonal itself; here its
+      sign and logarithm are kept apart, so that it cannot pass through 0 in training.
+    """
+
+    def __init__(
+        self,
+        size,
+        *,
+        seed=None,
+        lu=None,
+        log_scale=None,
+        sign=None,
+        permutation=None,
+        dtype=tf.float32,
+        validate_args=False,
+        name="conv1x1",
+    ):
+        parameters = dict(locals())
+        if int(size) != size or size < 1:
+            raise ValueError(
+                f"InvertibleConv1x1 '{name}': size must be an integer >= 1, got {size!r}."
+            )
+        size = int(size)
+        given = [value is not None for value in (lu, log_scale, sign, permutation)]
+        if any(given) and not all(given):
+            raise ValueError(
+                f"InvertibleConv1x1 '{name}': give all of lu, log_scale, sign and permutation, "
+                "or none of them."
+            )
+        if not any(given):
+            lu, log_scale, sign, permutation = _random_rotation_lu(size, seed)
+        lu = new_variable(lu, name=f"{name}/lu", dtype=dtype)
+        log_scale = new_variable(log_scale, name=f"{name}/log_scale", dtype=dtype)
+        sign = new_variable(sign, name=f"{name}/sign", dtype=dtype, trainable=False)
+        permutation = new_variable(
+            permutation, name=f"{name}/permutation", dtype=tf.int32, trainable=False
+        )
+        parameters.update(lu=lu, log_scale=log_scale, sign=sign, permutation=permutation)
+        super().__init__(
+            event_ndims=1,
+            event_shape=(size,),
+            dtype=dtype,
+            is_constant_jacobian=True,
+            validate_args=validate_args,
+            parameters=parameters,
+            name=name,
+        )
+        self._lu, self._log_scale = lu, log_scale
+        self._sign, self._permutation = sign, permutation
+        lower = np.tril(np.ones((size, size), dtype=bool), -1)
+        self._lower, self._upper = self._no_dependency(lower), self._no_dependency(lower.T)
+
+    @property
+    def matrix(self):
+        """The matrix `W` `[size, size]` of the data-to-latent direction."""
+        lower, upper = self._factors()
+        return tf.gather(lower @ upper, tf.argsort(self._permutation))
+
+    def _factors(self):
+        lu = tf.convert_to_tensor(self._lu)
+        zero = tf.zeros([], lu.dtype)
+        lower = tf.linalg.set_diag(tf.where(self._lower, lu, zero), tf.ones_like(self._log_scale))
+        pivots = self._sign * tf.exp(self._log_scale)
+        return lower, tf.linalg.set_diag(tf.where(self._upper, lu, zero), pivots)
+
+    def _inverse_and_log_det(self, y, context):
+        return _matvec(self.matrix, y), tf.reduce_sum(self._log_scale)
+
+    def _forward_and_log_det(self, x, context):
+        lower, upper = self._factors()
+        # W^-1 = U^-1 L^-1 P^T, and P^T is the identity with its columns permuted.
+        permuted = tf.one_hot(self._permutation, lower.shape[0], dtype=lower.dtype)
+        matrix = tf.linalg.triangular_solve(
+            upper, tf.linalg.triangular_solve(lower, permuted), lower=False
+        )
+        return _matvec(matrix, x), -tf.reduce_sum(self._log_scale)
+
+
+def _matvec(matrix, value):
+    """Multiplies the last axis of `value` by a matrix, all positions in one product."""
+    if value.shape.rank == 2:
+        return tf.matmul(value, matrix, transpose_b=True)
+    flat = tf.matmul(tf.reshape(value, [-1, value.shape[-1]]), matrix, transpose_b=True)
+    return tf.ensure_shape(tf.reshape(flat, tf.shape(value)), value.shape)
+
+
+def _random_rotation_lu(size, seed):
+    """LU factors of a random rotation, pivots as logarithm and sign."""
+    seed = np.random.randint(2**31) if seed is None else seed
+    gaussian = np.random.default_rng(seed).normal(size=(size, size))
+    rotation, triangle = np.linalg.qr(gaussian)
+    # QR is unique, and the rotation uniform, once the triangle's diagonal is positive.
+    rotation = rotation * np.sign(np.diag(triangle))
+    with tf.init_scope():
+        lu, permutation = (v.numpy() for v in tf.linalg.lu(tf.constant(rotation)))
+    pivots = np.diag(lu)
+    return lu, np.log(np.abs(pivots)), np.sign(pivots), permutation

@@ -1,0 +1,159 @@
+"""Multi-scale architecture: factors channels out half-way."""
+
+import tensorflow as tf
+
+from tfp_flows import elementwise as elementwise_maps
+from tfp_flows.bijectors.base import FlowBijector, sum_event
+from tfp_flows.bijectors.chain import apply, dtype_of
+from tfp_flows.bijectors.context import context_size_of
+from tfp_flows.bijectors.network import Network
+
+
+class FactorOut(FlowBijector):
+    """Lets only part of the channels go through the deeper levels of a flow.
+
+    With `x = [x1, x2]` and `y = [y1, y2]` split along the last axis,
+
+        y1 = bijector(x1)
+        y2 = x2                                  without a conditioner
+        y2 = g(x2; conditioner(y1, context))     with one: a learned conditional prior
+        log|det dy/dx| = log|det dy1/dx1| + sum(log|dg/dx2|)
+
+    In the data-to-latent direction `y2` is thus taken out before the deeper levels run. The
+    latents of all scales stay in `x`, which has the shape of `y`, so the inverse is exact and
+    the base distribution sees one event. With a conditioner and an affine map, `x2` standard
+    normal means that `y2` given `y1` is normal with learned mean and scale, as in Glow.
+
+    Shapes: `x`, `y` `[..., *event_shape]`; `bijector` maps events
+    `[*event_shape[:-1], num_kept]` to the same shape; the conditioner maps such an event to
+    `elementwise.num_parameters * (C - num_kept)` channels, parameter-major.
+
+    Args:
+      bijector: the deeper levels, any `tfb.Bijector` that keeps the shape.
+      event_shape: `[D]` or `[H, W, C]`.
+      num_kept: `1 <= int < C`, how many of the first channels go through `bijector`.
+        Default: half.
+      conditioner: Keras 3 layer, or `None` for a standard prior.
+      elementwise: map of the conditional prior; used with a conditioner only.
+      context_size: size of the conditioner's context. Default: `conditioner.context_size`.
+      dtype: float32 or float64. Default: that of `bijector`; float32 if it has none.
+      validate_args: passed to the base class.
+      name: name of the bijector.
+
+    Raises:
+      TypeError: if `dtype` is not that of `bijector`.
+      ValueError: if the channels do not split, `bijector` changes the shape, or the
+        conditioner's output has the wrong size.
+
+    >>> import tensorflow_probability as tfp
+    >>> factor_out = FactorOut(tfp.bijectors.Scale(2.0), [4])
+    >>> factor_out.forward([1.0, 1.0, 1.0, 1.0]).numpy()
+    array([2., 2., 1., 1.], dtype=float32)
+
+    References:
+      L. Dinh, J. Sohl-Dickstein, S. Bengio, Density estimation using Real NVP, 2017,
+      arXiv:1605.08803, section 3.6. The learned prior is in Glow's code, not in its paper.
+    """
+
+    def __init__(
+        self,
+        bijector,
+        event_shape,
+        *,
+        num_kept=None,
+        conditioner=None,
+        elementwise="affine",
+        context_size=None,
+        dtype=None,
+        validate_args=False,
+        name="factor_out",
+    ):
+        parameters = dict(locals())
+        title = f"FactorOut '{name}'"
+        shape = tuple(int(n) for n in event_shape)
+        if num_kept is None:
+            num_kept = shape[-1] // 2
+        if not 1 <= num_kept < shape[-1]:
+            raise ValueError(
+                f"{title}: num_kept must be at least 1 and below the number of channels "
+                f"({shape[-1]}), got {num_kept}."
+            )
+        kept = (*shape[:-1], num_kept)
+        if bijector.forward_event_shape(kept) != tf.TensorShape(kept):
+            raise ValueError(
+                f"{title}: '{bijector.name}' must keep the event shape {list(kept)}, but gives "
+                f"{bijector.forward_event_shape(kept)}. End it with the inverse of its squeeze."
+            )
+        if conditioner is not None and context_size is None:
+            context_size = getattr(conditioner, "context_size", None)
+        inner_size = context_size_of(bijector)
+        if None not in (inner_size, context_size) and inner_size != context_size:
+            raise ValueError(
+                f"{title}: the conditioner takes a context of size {context_size}, but "
+                f"'{bijector.name}' one of size {inner_size}."
+            )
+        below = dtype_of(bijector)
+        dtype = tf.as_dtype(dtype or below or tf.float32)
+        if below not in (None, dtype):
+            raise TypeError(
+                f"{title}: '{bijector.name}' computes in {below.name}, got dtype={dtype.name}."
+            )
+        super().__init__(
+            event_ndims=len(shape),
+            event_shape=shape,
+            context_size=inner_size if context_size is None else context_size,
+            dtype=dtype,
+            is_constant_jacobian=bijector.is_constant_jacobian and conditioner is None,
+            validate_args=validate_args,
+            parameters=parameters,
+            name=name,
+        )
+        self._bijector = bijector
+        self._sizes = self._no_dependency([num_kept, shape[-1] - num_kept])
+        self._network = None
+        self._prior_takes_context = context_size is not None
+        if conditioner is not None:
+            self._elementwise = self._no_dependency(elementwise_maps.get(elementwise))
+            self._network = Network(
+                conditioner,
+                input_shape=kept,
+                output_shape=(*shape[:-1], self._sizes[1] * self._elementwise.num_parameters),
+                owner=title,
+                context_size=context_size,
+                dtype=dtype,
+            )
+
+    @property
+    def bijector(self):
+        """The deeper levels."""
+        return self._bijector
+
+    @property
+    def conditioner(self):
+        """The Keras layer of the conditional prior, or `None`."""
+        return None if self._network is None else self._network.layer
+
+    def split(self, value):
+        """Splits an event into the channels that go on and those that are factored out."""
+        return tf.split(value, self._sizes, axis=-1)
+
+    def _forward_and_log_det(self, x, context):
+        kept, out = self.split(x)
+        ndims = self.forward_min_event_ndims
+        kept, log_det, _ = apply(self._bijector, kept, context, ndims, inverse=False)
+        if self._network is not None:
+            out, prior = self._elementwise.forward(out, self._prior(kept, context))
+            log_det = log_det + sum_event(prior, ndims)
+        return tf.concat([kept, out], axis=-1), log_det
+
+    def _inverse_and_log_det(self, y, context):
+        kept, out = self.split(y)
+        ndims = self.inverse_min_event_ndims
+        below, log_det, _ = apply(self._bijector, kept, context, ndims, inverse=True)
+        if self._network is not None:
+            out, prior = self._elementwise.inverse(out, self._prior(kept, context))
+            log_det = log_det + sum_event(prior, ndims)
+        return tf.concat([below, out], axis=-1), log_det
+
+    def _prior(self, kept, context):
+        return self._network(kept, context if self._prior_takes_context else None)

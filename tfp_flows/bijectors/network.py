@@ -1,0 +1,127 @@
+"""How a bijector holds and calls a Keras layer."""
+
+import inspect
+
+import keras
+import tensorflow as tf
+
+from tfp_flows.bijectors.training import in_training_mode
+
+
+class Network(tf.Module):
+    """A built Keras 3 layer as a part of a `tf.Module`.
+
+    A Keras 3 layer is no `tf.Module`, and its variables are wrappers, so a bijector that just
+    stores one lists no variables and a checkpoint finds none. This module keeps the layer out
+    of TensorFlow's sight and lists the raw `tf.Variable`s instead: bijectors, chains,
+    distributions and `tf.train.Checkpoint` then see each of them once.
+
+    Args:
+      layer: `keras.layers.Layer` or callable Keras model. It is built here, by one call on
+        zeros, if it was not. It is called as `layer(x)`, with a context as
+        `layer(x, context=context)` or, if its `call` has no such argument, as
+        `layer([x, context])`.
+      input_shape: shape of one input event, without the batch axis.
+      output_shape: the shape of one output event that the bijector needs.
+      owner: name of the bijector, for messages.
+      context_size: size of the context, or `None`.
+      dtype: dtype of the bijector, to which the output is cast.
+
+    Raises:
+      TypeError: if `layer` is no Keras layer.
+      ValueError: if the layer's output has another shape than `output_shape`.
+    """
+
+    def __init__(self, layer, *, input_shape, output_shape, owner, context_size=None, dtype):
+        super().__init__(name=f"{layer.name}_network" if hasattr(layer, "name") else None)
+        if not isinstance(layer, keras.layers.Layer):
+            raise TypeError(
+                f"{owner}: the conditioner must be a keras.layers.Layer (Keras 3), got "
+                f"{type(layer).__name__}. Wrap a function in a Layer subclass."
+            )
+        self.layer = self._no_dependency(layer)
+        self._shapes = self._no_dependency((tuple(input_shape), tuple(output_shape)))
+        self._context_size = context_size
+        self._dtype = tf.as_dtype(dtype)
+        self._by_keyword = context_size is not None and _takes_context(layer)
+        self._check_output(owner)
+        # The raw variables: what tf.Module and tf.train.Checkpoint track.
+        self._raw_variables = [v.value for v in layer.variables]
+
+    def __call__(self, x, context=None):
+        """Calls the layer on `[..., *input_shape]` with any batch dimensions."""
+        event_in, event_out = self._shapes
+        batch_rank = None if x.shape.rank is None else x.shape.rank - len(event_in)
+        if batch_rank == 1 and (context is None or context.shape.rank == 2):
+            # The common case: Keras layers take just one batch dimension.
+            context = _match_rows(context, x)
+            return self._call_layer(x, context)
+        batch = tf.shape(x)[: tf.rank(x) - len(event_in)]
+        if context is not None:
+            context = tf.broadcast_to(context, tf.concat([batch, [self._context_size]], 0))
+            context = tf.reshape(context, [-1, self._context_size])
+        sizes = [-1] + _sizes(x, len(event_in))
+        out = self._call_layer(tf.reshape(x, sizes), context)
+        out_sizes = _sizes(out, len(event_out))
+        static = None if batch_rank is None else x.shape[:batch_rank]
+        out = tf.reshape(out, tf.concat([batch, out_sizes], 0))
+        if static is not None:
+            out.set_shape(static.concatenate(out.shape[-len(event_out) :]))
+        return out
+
+    def _call_layer(self, x, context):
+        # So that Dropout, and whatever else tells training from inference, does so in `fit`.
+        training = in_training_mode()
+        if context is None:
+            out = self.layer(x, training=training)
+        elif self._by_keyword:
+            out = self.layer(x, context=context, training=training)
+        else:
+            out = self.layer([x, context], training=training)
+        # A conditioner may compute in bfloat16; the bijector never does.
+        return tf.cast(out, self._dtype)
+
+    def _check_output(self, owner):
+        event_in, event_out = self._shapes
+        with tf.init_scope():
+            x = tf.zeros((1, *(4 if n is None else n for n in event_in)), self._dtype)
+            context = None
+            if self._context_size is not None:
+                context = tf.zeros((1, self._context_size), self._dtype)
+            out = self._call_layer(x, context)
+        if not out.shape[1:].is_compatible_with(event_out):
+            raise ValueError(
+                f"{owner}: its conditioner '{self.layer.name}' must map "
+                f"[batch, {_text(event_in)}] to [batch, {_text(event_out)}], but gives "
+                f"[batch, {_text(out.shape[1:])}]. Set the size of its output."
+            )
+
+
+def _takes_context(layer):
+    try:
+        parameters = inspect.signature(layer.call).parameters
+    except (TypeError, ValueError):
+        return False
+    return "context" in parameters
+
+
+def _match_rows(context, x):
+    if context is None or context.shape[0] == x.shape[0] and x.shape[0] is not None:
+        return context
+    # One row of context serves the whole batch; an unknown batch size may be either.
+    return tf.broadcast_to(context, [tf.shape(x)[0], context.shape[-1]])
+
+
+def _sizes(x, ndims):
+    static = x.shape[-ndims:]
+    if static.is_fully_defined():
+        return static.as_list()
+    dynamic = tf.shape(x)
+    return [
+        dynamic[n - ndims + tf.size(dynamic)] if static[n] is None else static[n]
+        for n in range(ndims)
+    ]
+
+
+def _text(shape):
+    return ", ".join("?" if n is None else str(n) for n in shape)
