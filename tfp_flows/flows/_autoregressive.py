@@ -1,0 +1,81 @@
+"""What the recipes of autoregressive flows share."""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows import bijectors, conditioners
+from tfp_flows import elementwise as elementwise_maps
+from tfp_flows.flows._parts import SeedStream, event_of, make_base, positive
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+_ORDERS = ("reversed", "random", "same")
+_NORMALIZATIONS = (None, "actnorm", "batch_norm")
+
+
+def autoregressive_flow(
+    recipe,
+    bijector,
+    event_shape,
+    *,
+    num_layers,
+    hidden_units,
+    elementwise,
+    order,
+    degrees,
+    normalization,
+    activation,
+    residual,
+    base,
+    trainable_base,
+    context_size,
+    seed,
+    dtype,
+    name,
+    elementwise_kwargs,
+):
+    """Builds `num_layers` of `bijector`, each around a `MADE` of its own."""
+    shape = event_of(event_shape, (1, 3), recipe)
+    positive(recipe, num_layers=num_layers)
+    if order not in _ORDERS:
+        raise ValueError(f"flows.{recipe}: order must be one of {_ORDERS}, got {order!r}.")
+    if normalization not in _NORMALIZATIONS:
+        raise ValueError(
+            f"flows.{recipe}: normalization must be one of {_NORMALIZATIONS}, got "
+            f"{normalization!r}."
+        )
+    elementwise = elementwise_maps.get(elementwise, **elementwise_kwargs)
+    size = int(np.prod(shape))
+    next_seed = SeedStream(seed)
+    parts = []
+    for n in range(num_layers):
+        layer_order = "right-to-left" if order == "reversed" and n % 2 else "left-to-right"
+        if order == "random" and n:
+            layer_order = "random"
+        made = conditioners.MADE(
+            size,
+            elementwise.num_parameters,
+            hidden_units=hidden_units,
+            order=layer_order,
+            degrees=degrees,
+            activation=activation,
+            residual=residual,
+            context_size=context_size,
+            seed=next_seed(),
+            dtype=tf.as_dtype(dtype).name,
+        )
+        # On the data side of a layer: it normalizes what the layer's network is about to see.
+        if normalization == "actnorm":
+            parts.append(bijectors.ActNorm(size, dtype=dtype, name=f"actnorm_{n}"))
+        elif normalization == "batch_norm":
+            parts.append(bijectors.BatchNorm(size, dtype=dtype, name=f"batch_norm_{n}"))
+        parts.append(bijector(made, elementwise, dtype=dtype, name=f"{recipe}_{n}"))
+    if len(shape) == 3:
+        parts.insert(0, tfb.Reshape(event_shape_out=shape, event_shape_in=(size,)))
+    return tfd.TransformedDistribution(
+        make_base(base, (size,), trainable=trainable_base, dtype=dtype),
+        bijectors.Chain(parts),
+        name=name,
+    )

@@ -1,0 +1,73 @@
+"""What the recipes share: seeds, base distributions, checks."""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+_BASES = ("normal", "logistic")
+
+
+class SeedStream:
+    """Hands out independent integer seeds, the same ones for the same first seed."""
+
+    def __init__(self, seed):
+        self._sequence = None if seed is None else np.random.SeedSequence(seed)
+
+    def __call__(self):
+        """Returns the next seed, or `None` if there was no first one."""
+        if self._sequence is None:
+            return None
+        return int(self._sequence.spawn(1)[0].generate_state(1)[0] // 2)
+
+
+def event_of(event_shape, ranks, recipe):
+    """Checks an event shape and returns it as a tuple of `int`."""
+    shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+    if len(shape) not in ranks or any(n is None or int(n) < 1 for n in shape):
+        forms = " or ".join({1: "[D]", 3: "[H, W, C]"}[rank] for rank in ranks)
+        raise ValueError(f"flows.{recipe}: event_shape must be {forms}, got {list(shape)}.")
+    return tuple(int(n) for n in shape)
+
+
+def positive(recipe, **values):
+    """Checks that counts and sizes are integers of at least 1."""
+    for name, value in values.items():
+        entries = value if isinstance(value, (tuple, list)) else [value]
+        if not entries or any(isinstance(n, bool) or int(n) != n or n < 1 for n in entries):
+            raise ValueError(f"flows.{recipe}: {name} must be at least 1, got {value!r}.")
+
+
+def make_base(base, event_shape, *, trainable, dtype):
+    """Makes the base distribution of a recipe.
+
+    Args:
+      base: `"normal"`, `"logistic"` or a `tfd.Distribution` with event shape `event_shape`.
+      event_shape: tuple of `int`.
+      trainable: whether location and scale of every entry are variables (a named base only).
+      dtype: dtype of the base.
+    """
+    if isinstance(base, tfd.Distribution):
+        if base.event_shape != tf.TensorShape(event_shape):
+            raise ValueError(
+                f"base '{base.name}' has event shape {base.event_shape.as_list()}, expected "
+                f"{list(event_shape)}. Wrap it in tfd.Sample or tfd.Independent."
+            )
+        if trainable:
+            raise ValueError(
+                "trainable_base=True is for a named base; give a distribution with tf.Variables "
+                "as parameters instead."
+            )
+        return base
+    if base not in _BASES:
+        raise ValueError(f"base must be one of {_BASES} or a tfd.Distribution, got {base!r}.")
+    family = {"normal": tfd.Normal, "logistic": tfd.Logistic}[base]
+    zero, one = tf.zeros([], dtype), tf.ones([], dtype)
+    if not trainable:
+        return tfd.Sample(family(zero, one), event_shape, name="base")
+    loc = tf.Variable(tf.zeros(event_shape, dtype), name="base/loc")
+    log_scale = tf.Variable(tf.zeros(event_shape, dtype), name="base/log_scale")
+    scale = tfp.util.DeferredTensor(log_scale, tf.exp)
+    return tfd.Independent(family(loc, scale), len(event_shape), name="base")

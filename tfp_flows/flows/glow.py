@@ -1,0 +1,134 @@
+"""Glow."""
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows import bijectors, conditioners, masks
+from tfp_flows import elementwise as elementwise_maps
+from tfp_flows.flows._parts import SeedStream, event_of, make_base, positive
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+_COUPLINGS = {"affine": "affine", "additive": "shift"}
+
+
+def glow(
+    event_shape,
+    *,
+    num_levels,
+    num_steps,
+    hidden_filters,
+    coupling="affine",
+    log_scale="tanh",
+    learned_prior=True,
+    activation="relu",
+    base="normal",
+    trainable_base=False,
+    context_size=None,
+    seed=None,
+    dtype=tf.float32,
+    name="glow",
+):
+    """Glow: levels of squeeze and steps of ActNorm, 1x1 convolution and coupling.
+
+    From data to latent, each level squeezes `[H, W, C]` to `[H/2, W/2, 4C]`, runs `num_steps`
+    steps, and factors half of the channels out, which the rest predicts if `learned_prior`.
+
+    Args:
+      event_shape: `[H, W, C]` with `H` and `W` multiples of `2 ** num_levels`.
+      num_levels: `int >= 1`, the paper's L.
+      num_steps: `int >= 1`, steps a level, the paper's K.
+      hidden_filters: `int >= 1`, width of each coupling's network (the paper: 512).
+      coupling: `"affine"` (default), `"additive"` or an `elementwise.ElementwiseMap`.
+      log_scale: scale function of an affine coupling: `"tanh"` (bounded, default), `"exp"`
+        or `"sigmoid"` (Glow's).
+      learned_prior: whether the channels that go on give mean and scale of those factored
+        out, by one zero-initialised 3x3 convolution.
+      activation: Keras activation of the networks.
+      base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
+      trainable_base: whether the base's location and scale are trained.
+      context_size: size of a conditioning vector that every coupling sees, or `None`.
+      seed: `int`; the same seed gives the same initial weights.
+      dtype: float32 (default) or float64.
+      name: name of the distribution.
+
+    Returns:
+      A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats. Its ActNorms are
+      to be initialised from data: `FlowModel.initialize(batch)`, or `fit`, does it.
+
+    Raises:
+      ValueError: for an event shape that does not squeeze `num_levels` times, an unknown
+        coupling, a count below 1.
+
+    >>> flow = glow([4, 4, 1], num_levels=1, num_steps=2, hidden_filters=8, seed=0)
+    >>> flow.log_prob(tf.zeros([3, 4, 4, 1])).shape
+    TensorShape([3])
+
+    References:
+      D. P. Kingma, P. Dhariwal, Glow: Generative flow with invertible 1x1 convolutions, 2018,
+      arXiv:1807.03039, figure 2.
+    """
+    shape = event_of(event_shape, (3,), "glow")
+    positive("glow", num_levels=num_levels, num_steps=num_steps, hidden_filters=hidden_filters)
+    if shape[0] % 2**num_levels or shape[1] % 2**num_levels:
+        raise ValueError(
+            f"flows.glow: {num_levels} levels need a height and width that are multiples of "
+            f"{2**num_levels}, got {shape[0]} x {shape[1]}. Use fewer levels, or pad the images."
+        )
+    if isinstance(coupling, str):
+        if coupling not in _COUPLINGS:
+            raise ValueError(
+                f"flows.glow: coupling must be one of {sorted(_COUPLINGS)} or an "
+                f"ElementwiseMap, got {coupling!r}."
+            )
+        kwargs = {"log_scale": log_scale} if coupling == "affine" else {}
+        coupling = elementwise_maps.get(_COUPLINGS[coupling], **kwargs)
+    dtype_name = tf.as_dtype(dtype).name
+    next_seed = SeedStream(seed)
+
+    def step(shape, label):
+        mask = masks.channel(shape)
+        conditioner = conditioners.ConvNet(
+            int((~mask[0, 0]).sum()) * coupling.num_parameters,
+            filters=hidden_filters,
+            activation=activation,
+            context_size=context_size,
+            seed=next_seed(),
+            dtype=dtype_name,
+        )
+        return [
+            bijectors.ActNorm(shape[-1], dtype=dtype, name=f"actnorm_{label}"),
+            bijectors.InvertibleConv1x1(
+                shape[-1], seed=next_seed(), dtype=dtype, name=f"conv1x1_{label}"
+            ),
+            bijectors.Coupling(conditioner, mask, coupling, dtype=dtype, name=f"coupling_{label}"),
+        ]
+
+    def level(shape, number):
+        """The parts of a level and of those below it, from the data to the latent."""
+        height, width, channels = shape
+        squeezed = (height // 2, width // 2, 4 * channels)
+        parts = [tfb.Invert(bijectors.Squeeze(dtype=dtype))]
+        for n in range(num_steps):
+            parts += step(squeezed, f"{number}_{n}")
+        if number < num_levels:
+            kept = (*squeezed[:-1], squeezed[-1] // 2)
+            prior = None
+            if learned_prior:
+                prior = keras.layers.Conv2D(
+                    2 * kept[-1], 3, padding="same", kernel_initializer="zeros", dtype=dtype_name
+                )
+            below = bijectors.Chain(level(kept, number + 1), name=f"level_{number + 1}")
+            parts.append(
+                bijectors.FactorOut(below, squeezed, conditioner=prior, name=f"factor_out_{number}")
+            )
+        parts.append(bijectors.Squeeze(dtype=dtype))
+        return parts
+
+    return tfd.TransformedDistribution(
+        make_base(base, shape, trainable=trainable_base, dtype=dtype),
+        bijectors.Chain(level(shape, 1)),
+        name=name,
+    )

@@ -1,0 +1,200 @@
+"""RealNVP, for vectors and for images."""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows import bijectors, conditioners, masks
+from tfp_flows import elementwise as elementwise_maps
+from tfp_flows.flows._parts import SeedStream, event_of, make_base, positive
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+
+def real_nvp(
+    event_shape,
+    *,
+    num_couplings=8,
+    hidden_units=(256, 256),
+    activation="relu",
+    mask="halves",
+    num_scales=2,
+    num_blocks=2,
+    filters=32,
+    elementwise="affine",
+    actnorm=None,
+    base="normal",
+    trainable_base=False,
+    context_size=None,
+    seed=None,
+    dtype=tf.float32,
+    name="real_nvp",
+    **elementwise_kwargs,
+):
+    """RealNVP: couplings whose halves take turns.
+
+    For vectors, `num_couplings` couplings with an MLP each. For images the paper's multi-scale
+    architecture: at every scale three checkerboard couplings, squeeze, three channel
+    couplings, then half of the channels is factored out (in checkerboard order); the last
+    scale is four checkerboard couplings. Each has a residual network.
+
+    Args:
+      event_shape: `[D]` with `D >= 2`, or `[H, W, C]` with `H` and `W` multiples of
+        `2 ** (num_scales - 1)`.
+      num_couplings: vectors: `int >= 1`.
+      hidden_units: vectors: widths of each coupling's hidden layers.
+      activation: Keras activation of the hidden layers.
+      mask: vectors: `"halves"` (default, the faster: it needs no gather) or `"alternating"`,
+        for entries whose neighbours are alike.
+      num_scales: images: `int >= 1`.
+      num_blocks: images: residual blocks of each coupling's network.
+      filters: images: its width.
+      elementwise: `"affine"`, `"shift"`, `"rational_quadratic_spline"` or an
+        `elementwise.ElementwiseMap`.
+      actnorm: whether an `ActNorm` follows each coupling. Default: for images. It stands in for
+        the paper's batch normalization, and wants `FlowModel.initialize` or `fit`.
+      base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
+      trainable_base: whether the base's location and scale are trained.
+      context_size: size of a conditioning vector, or `None`.
+      seed: `int`; the same seed gives the same initial weights.
+      dtype: float32 (default) or float64.
+      name: name of the distribution.
+      **elementwise_kwargs: for a named map, e.g. `num_bins=8` or `log_scale="exp"`.
+
+    Returns:
+      A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
+
+    Raises:
+      ValueError: for an event shape of another rank or of odd size, an unknown mask or map, a
+        count below 1.
+
+    >>> flow = real_nvp([4], num_couplings=2, hidden_units=(8,), seed=0)
+    >>> flow.sample(3, seed=[0, 1]).shape
+    TensorShape([3, 4])
+
+    References:
+      L. Dinh, J. Sohl-Dickstein, S. Bengio, Density estimation using Real NVP, 2017,
+      arXiv:1605.08803, sections 3.4-3.6. Splines: C. Durkan et al., Neural spline flows, 2019,
+      arXiv:1906.04032.
+    """
+    shape = event_of(event_shape, (1, 3), "real_nvp")
+    positive(
+        "real_nvp",
+        num_couplings=num_couplings,
+        hidden_units=hidden_units,
+        num_scales=num_scales,
+        num_blocks=num_blocks,
+        filters=filters,
+    )
+    elementwise = elementwise_maps.get(elementwise, **elementwise_kwargs)
+    couplings = _Couplings(
+        elementwise,
+        activation=activation,
+        actnorm=len(shape) == 3 if actnorm is None else actnorm,
+        context_size=context_size,
+        seed=seed,
+        dtype=dtype,
+    )
+    if len(shape) == 1:
+        if mask not in ("alternating", "halves"):
+            raise ValueError(
+                f"flows.real_nvp: mask must be 'alternating' or 'halves', got {mask!r}."
+            )
+        make_mask = getattr(masks, mask)
+        parts = []
+        for n in range(num_couplings):
+            parts += couplings.vector(make_mask(shape[0], flip=bool(n % 2)), hidden_units)
+    else:
+        divisor = 2 ** (num_scales - 1)
+        if shape[0] % divisor or shape[1] % divisor:
+            raise ValueError(
+                f"flows.real_nvp: {num_scales} scales need a height and width that are multiples "
+                f"of {divisor}, got {shape[0]} x {shape[1]}. Use fewer scales, or pad the images."
+            )
+        parts = couplings.scale(shape, num_scales, num_blocks, filters)
+    return tfd.TransformedDistribution(
+        make_base(base, shape, trainable=trainable_base, dtype=dtype),
+        bijectors.Chain(parts),
+        name=name,
+    )
+
+
+class _Couplings:
+    """Makes the couplings of one flow; all lists run from the data to the latent."""
+
+    def __init__(self, elementwise, *, activation, actnorm, context_size, seed, dtype):
+        self._elementwise = elementwise
+        self._actnorm = actnorm
+        self._dtype = dtype
+        self._next_seed = SeedStream(seed)
+        self._network = {
+            "activation": activation,
+            "context_size": context_size,
+            "dtype": tf.as_dtype(dtype).name,
+        }
+        self._count = 0
+
+    def vector(self, mask, hidden_units):
+        size = int((~mask).sum()) * self._elementwise.num_parameters
+        return self._coupling(
+            mask,
+            conditioners.MLP(
+                size, hidden_units=hidden_units, seed=self._next_seed(), **self._network
+            ),
+        )
+
+    def image(self, mask, num_blocks, filters):
+        channels = mask.shape[-1]
+        if (mask == mask[:1, :1]).all():  # a channel mask: only the other channels change
+            channels = int((~mask[0, 0]).sum())
+        return self._coupling(
+            mask,
+            conditioners.ResNet(
+                channels * self._elementwise.num_parameters,
+                filters=filters,
+                num_blocks=num_blocks,
+                seed=self._next_seed(),
+                **self._network,
+            ),
+        )
+
+    def scale(self, shape, num_scales, num_blocks, filters):
+        height, width, channels = shape
+        parts = []
+        for n in range(3 if num_scales > 1 else 4):
+            parts += self.image(masks.checkerboard(shape, flip=bool(n % 2)), num_blocks, filters)
+        if num_scales == 1:
+            return parts
+        unsqueeze = tfb.Invert(bijectors.Squeeze(dtype=self._dtype))
+        squeezed = (height // 2, width // 2, 4 * channels)
+        parts.append(unsqueeze)
+        for n in range(3):
+            # As in the paper, the network is twice as wide at half the resolution.
+            parts += self.image(masks.channel(squeezed, flip=bool(n % 2)), num_blocks, 2 * filters)
+        parts.append(bijectors.Squeeze(dtype=self._dtype))
+        # Squeezed again with the colours of a checkerboard apart, so that each scale keeps
+        # every second pixel instead of some of the channels.
+        deeper = (height // 2, width // 2, 2 * channels)
+        below = bijectors.Chain(
+            self.scale(deeper, num_scales - 1, num_blocks, 2 * filters),
+            name=f"scale_{num_scales - 1}",
+        )
+        parts += [
+            tfb.Invert(bijectors.Squeeze("diagonal", dtype=self._dtype)),
+            bijectors.FactorOut(below, squeezed, name=f"factor_out_{num_scales - 1}"),
+            bijectors.Squeeze("diagonal", dtype=self._dtype),
+        ]
+        return parts
+
+    def _coupling(self, mask, conditioner):
+        n, self._count = self._count, self._count + 1
+        parts = [
+            bijectors.Coupling(
+                conditioner, mask, self._elementwise, dtype=self._dtype, name=f"coupling_{n}"
+            )
+        ]
+        if self._actnorm:
+            # On the data side: it normalizes what the coupling is about to see.
+            actnorm = bijectors.ActNorm(mask.shape[-1], dtype=self._dtype, name=f"actnorm_{n}")
+            parts.insert(0, actnorm)
+        return parts
