@@ -1,0 +1,36 @@
+"""Writing a model as a SavedModel."""
+
+import json
+import os
+
+import tensorflow as tf
+
+from tfp_flows._files import written_whole
+from tfp_flows.export.manifest import manifest
+from tfp_flows.export.signatures import ServedFlow
+
+# Where SavedModels keep what users add.
+MANIFEST = os.path.join("assets.extra", "manifest.json")
+
+
+def export(model, path):
+    """Writes a `FlowModel` as a SavedModel for serving: see `FlowModel.export`.
+
+    Args:
+      model: `FlowModel`, initialised.
+      path: the new directory.
+
+    ```python
+    export(model, "served/1")
+    loaded = tf.saved_model.load("served/1")
+    ```
+    """
+    model._check_initialized("export")
+    with written_whole(path, owner="FlowModel.export", overwrite=False) as partial:
+        module = ServedFlow(model)
+        tf.saved_model.save(module, partial, signatures=module.signatures_of)
+        file = os.path.join(partial, MANIFEST)
+        os.makedirs(os.path.dirname(file))
+        with open(file, "w", encoding="utf-8") as stream:
+            json.dump(manifest(model, module, partial), stream, indent=2)
+            stream.write("\n")
