@@ -1,0 +1,5 @@
+"""Training a distribution with Keras."""
+
+from tfp_flows.models.flow_model import FlowModel
+
+__all__ = ["FlowModel"]

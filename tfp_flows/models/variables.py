@@ -1,0 +1,61 @@
+"""The variables of a distribution, as Keras sees them."""
+
+import keras
+import tensorflow as tf
+
+from tfp_flows.bijectors.network import Network
+
+
+def conditioners_of(distribution):
+    """The Keras layers inside a distribution, each once, in the order of its parts."""
+    layers = {}
+    for module in [distribution, *distribution.submodules]:
+        if isinstance(module, Network):
+            layers.setdefault(id(module.layer), module.layer)
+    return list(layers.values())
+
+
+@keras.saving.register_keras_serializable(package="tfp_flows")
+class TensorFlowVariables(keras.layers.Layer):
+    """Holds the raw `tf.Variable`s of a distribution as Keras variables.
+
+    A `keras.Variable` around a `tf.Variable` of the same dtype shares its storage, so training
+    one trains the other.
+    """
+
+    def __init__(self, variables, dtype):
+        super().__init__(name="tensorflow_variables", dtype=dtype)
+        self.wrapped = [_wrap(v) for v in variables]
+        self.built = True
+
+
+def raw_variables_of(distribution, layers):
+    """The `tf.Variable`s of a distribution that belong to none of the Keras layers."""
+    owned = {id(v.value) for layer in layers for v in layer.variables}
+    return [v for v in distribution.variables if id(v) not in owned]
+
+
+def _wrap(variable):
+    # Keras copies, without a word, where the dtype differs: name the variable's own.
+    wrapped = keras.Variable(
+        variable,
+        dtype=variable.dtype.name,
+        trainable=variable.trainable,
+        autocast=False,
+        name=variable.name.split(":")[0].replace("/", "_"),
+    )
+    if wrapped.value is not variable:
+        raise RuntimeError(
+            f"Keras {keras.__version__} copied the variable '{variable.name}' instead of sharing "
+            "it, so training would not reach the distribution. Install keras>=3.12."
+        )
+    return wrapped
+
+
+def actnorms_of(distribution):
+    """The parts that are initialised from data, as ActNorm is."""
+    return [
+        module
+        for module in distribution.submodules
+        if isinstance(getattr(module, "initialized", None), tf.Variable)
+    ]
