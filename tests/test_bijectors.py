@@ -1,0 +1,28 @@
+"""Every public bijector through the harness."""
+
+import pytest
+from cases import CASES as MOST
+from cases_autoregressive import CASES as AUTOREGRESSIVE
+
+from tfp_flows import bijectors
+from tfp_flows.testing import assert_bijector
+
+CASES = {**MOST, **AUTOREGRESSIVE}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_keeps_the_contract(name):
+    assert_bijector(**CASES[name])
+
+
+def test_every_public_bijector_has_a_case():
+    covered = set()
+    for case in CASES.values():
+        bijector = case["make"]("float32")
+        covered |= {type(part).__name__ for part in [bijector, *bijector.submodules]}
+    public = {
+        name
+        for name in bijectors.__all__
+        if isinstance(getattr(bijectors, name), type) and name != "FlowBijector"
+    }
+    assert public <= covered, f"no case in tests/cases.py for {sorted(public - covered)}"
