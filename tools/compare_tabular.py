@@ -1,0 +1,253 @@
+"""Trains MAF and RealNVP here and in zuko, alike, and compares the test log-likelihoods.
+
+    python tools/compare_tabular.py --miniboone DATA/miniboone.npz --bsds300 DATA/bsds300.npz \\
+        --peer-python /tmp/peers/bin/python
+
+zuko runs in an environment of its own (PyTorch would share no memory with TensorFlow):
+
+    python -m venv /tmp/peers
+    /tmp/peers/bin/pip install torch==2.13.0 "numpy<2.4"
+    /tmp/peers/bin/pip install --no-deps zuko
+
+Both libraries get the same standardised rows, the same split, 5 transforms of the same
+hidden layers with ReLU, orders reversed from one MADE to the next, alternating masks for
+RealNVP, Adam at the same rate, the same batch size, the same most epochs, and the same early
+stopping: the weights of the epoch that is best on the held-out rows are tested. What differs
+is each library's own: initial weights, and how a log-scale is bounded. Log-likelihoods are in
+nats, in the units of the data.
+
+MINIBOONE: keys `val` (split into training and held-out rows) and `test`; the published
+training split is not at hand. BSDS300: keys `train`, `val`, `test`, patches of 64 integers.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+LOCK = "/tmp/tfp_flows_bench.lock"
+MODELS = ("maf", "realnvp")
+
+
+def load(dataset, path, train_rows):
+    """Returns standardised training, held-out and test rows, and the log-det of the scaling."""
+    with np.load(path) as file:
+        if dataset == "miniboone":
+            rows = np.random.default_rng(0).permutation(file["val"])
+            num = len(rows) // 10
+            train, held_out, test = rows[num:], rows[:num], file["test"]
+        else:
+            rng = np.random.default_rng(0)
+            parts = [file["train"][:train_rows], file["val"][:2000], file["test"][:20000]]
+            parts = [(p + rng.random(p.shape)) / 256.0 for p in parts]
+            parts = [(p - p.mean(1, keepdims=True))[:, :-1] for p in parts]
+            train, held_out, test = parts
+    mean, std = train.mean(0), train.std(0)
+    parts = [((p - mean) / std).astype(np.float32) for p in (train, held_out, test)]
+    return parts, -float(np.log(std).sum())
+
+
+def train(make_step, evaluate, keep, restore, rows, held_out, seed, args):
+    """The loop that both libraries share; returns best held-out value, epochs and seconds."""
+    rng = np.random.default_rng(seed)
+    best, since, start = -np.inf, 0, time.perf_counter()
+    epoch = 0
+    for epoch in range(1, args.epochs + 1):  # noqa: B007 - the last one is reported
+        order = rng.permutation(len(rows))
+        for first in range(0, len(rows) - args.batch_size + 1, args.batch_size):
+            make_step(rows[order[first : first + args.batch_size]])
+        value = evaluate(held_out)
+        if value > best:
+            best, since = value, 0
+            keep()
+        else:
+            since += 1
+        if since >= args.patience:
+            break
+    restore()
+    return best, epoch, time.perf_counter() - start
+
+
+def run_ours(model, data, seed, args):
+    """tfp_flows, in its own loop so that the two loops are one."""
+    import tensorflow as tf
+
+    from tfp_flows import FlowModel, flows
+
+    tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+    rows, held_out, test = data
+    size = rows.shape[1]
+    if model == "maf":
+        flow = flows.maf([size], num_layers=5, hidden_units=args.hidden, seed=seed)
+    else:
+        flow = flows.real_nvp(
+            [size],
+            num_couplings=5,
+            hidden_units=args.hidden,
+            mask="alternating",
+            seed=seed,
+        )
+    import keras
+
+    fit = FlowModel(flow)
+    fit.compile(optimizer=keras.optimizers.Adam(args.rate))
+    held, kept = tf.constant(held_out), []
+
+    def keep():
+        kept[:] = fit.get_weights()
+
+    def mean_log_prob(x):
+        return float(np.mean([fit.log_prob(x[i : i + 5000]) for i in range(0, len(x), 5000)]))
+
+    def evaluate(_):
+        return float(tf.reduce_mean(fit.log_prob(held)))
+
+    best, epochs, seconds = train(
+        fit.train_on_batch,
+        evaluate,
+        keep,
+        lambda: fit.set_weights(kept),
+        rows,
+        held_out,
+        seed,
+        args,
+    )
+    test = test[: len(test) // 5000 * 5000] if len(test) > 5000 else test
+    return mean_log_prob(test), best, epochs, seconds
+
+
+def run_zuko(model, data, seed, args):
+    """zuko, in PyTorch."""
+    import copy
+
+    import torch
+    import zuko
+
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(seed)
+    rows, held_out, test = data
+    kind = zuko.flows.MAF if model == "maf" else zuko.flows.RealNVP
+    flow = kind(rows.shape[1], transforms=5, hidden_features=args.hidden)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=args.rate)
+    kept = {}
+
+    def step(batch):
+        loss = -flow().log_prob(torch.from_numpy(batch)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def evaluate(x):
+        with torch.no_grad():
+            return float(flow().log_prob(torch.from_numpy(x)).mean())
+
+    def keep():
+        kept.update(copy.deepcopy(flow.state_dict()))
+
+    best, epochs, seconds = train(
+        step, evaluate, keep, lambda: flow.load_state_dict(kept), rows, held_out, seed, args
+    )
+    test = test[: len(test) // 5000 * 5000] if len(test) > 5000 else test
+    return evaluate(test), best, epochs, seconds
+
+
+def child(args):
+    """Trains one library's models and prints a JSON line each."""
+    dataset = "miniboone" if args.miniboone else "bsds300"
+    data, log_det = load(dataset, args.miniboone or args.bsds300, args.train_rows)
+    run = {"tfp_flows": run_ours, "zuko": run_zuko}[args.library]
+    for model in args.models:
+        for seed in args.seeds:
+            value, held_out, epochs, seconds = run(model, data, seed, args)
+            line = {"dataset": dataset, "model": model, "library": args.library, "seed": seed}
+            line.update(nats=value + log_det, held_out=held_out + log_det)
+            line.update(epochs=epochs, seconds=seconds)
+            print(json.dumps(line), flush=True)
+
+
+def parent(args):
+    """Runs the children and prints the table."""
+    found = []
+    common = ["--hidden", *map(str, args.hidden), "--models", *args.models]
+    common += ["--seeds", *map(str, args.seeds)]
+    for name in ("rate", "batch_size", "patience", "threads", "train_rows"):
+        common += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    for dataset, epochs in (("miniboone", args.epochs), ("bsds300", args.epochs_bsds300)):
+        path = getattr(args, dataset)
+        if path is None:
+            continue
+        for library, python in (("tfp_flows", sys.executable), ("zuko", args.peer_python)):
+            command = [python, __file__, "--library", library, f"--{dataset}", str(path)]
+            env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
+            env["PYTHONPATH"] = str(ROOT)
+            with subprocess.Popen(
+                [*command, *common, "--epochs", str(epochs)],
+                stdout=subprocess.PIPE,
+                text=True,
+                env=env,
+            ) as process:
+                for line in process.stdout:
+                    found.append(json.loads(line))
+                    print(line.rstrip(), file=sys.stderr, flush=True)
+            if process.returncode:
+                raise SystemExit(f"{library} on {dataset} ended with code {process.returncode}")
+    print(f"{'data':<10} {'model':<8} {'library':<10} {'test nats':>17} {'epochs':>8} {'s':>6}")
+    missed = False
+    for dataset, model in sorted({(f["dataset"], f["model"]) for f in found}):
+        means = {}
+        for library in ("tfp_flows", "zuko"):
+            key = (dataset, model, library)
+            runs = [f for f in found if (f["dataset"], f["model"], f["library"]) == key]
+            nats = np.array([f["nats"] for f in runs])
+            means[library] = nats.mean()
+            epochs = np.mean([f["epochs"] for f in runs])
+            seconds = np.mean([f["seconds"] for f in runs])
+            spread = f"{nats.mean():9.2f} +- {nats.std():.2f}"
+            print(
+                f"{dataset:<10} {model:<8} {library:<10} {spread:>17} {epochs:8.1f} {seconds:6.1f}"
+            )
+        difference = means["tfp_flows"] - means["zuko"]
+        missed |= difference < -0.1
+        verdict = "ok" if difference >= -0.1 else "MISSED"
+        print(f"{'':<10} {'':<8} difference {difference:+.2f} nats, at least -0.10: {verdict}\n")
+    return int(missed)
+
+
+def main():
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--miniboone", type=pathlib.Path, metavar="FILE")
+    parser.add_argument("--bsds300", type=pathlib.Path, metavar="FILE")
+    parser.add_argument("--peer-python", default="/tmp/peers/bin/python")
+    parser.add_argument("--library", choices=("tfp_flows", "zuko"), help=argparse.SUPPRESS)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[128, 128])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=60, help="the most (default 60)")
+    parser.add_argument("--epochs-bsds300", type=int, default=6, help="the most (default 6)")
+    parser.add_argument("--patience", type=int, default=10, help="epochs (default 10)")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--rate", type=float, default=1e-3, help="of Adam (default 1e-3)")
+    parser.add_argument("--train-rows", type=int, default=40000, help="of BSDS300")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    if args.library:
+        return child(args)
+    if args.miniboone is None and args.bsds300 is None:
+        parser.error("give --miniboone, --bsds300 or both")
+    with open(LOCK, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return parent(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The contenders of `tools/benchmark.py`, one module each."""
