@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows._files import written_whole
-from tfp_flows.bijectors import stock
+from tfp_flows.bijectors import BatchNorm, stock
 from tfp_flows.bijectors.context import (
     context_kwargs,
     context_size_of,
@@ -19,6 +19,7 @@ from tfp_flows.bijectors.context import (
 )
 from tfp_flows.bijectors.initialization import data_dependent_initialization
 from tfp_flows.bijectors.training import training_mode
+from tfp_flows.models import replicas
 from tfp_flows.models.diagnosis import explain_nonfinite
 from tfp_flows.models.fused_adam import use_fused_update
 from tfp_flows.models.inputs import check_array, check_nan, first_batch, unpack, with_weights
@@ -85,6 +86,9 @@ class FlowModel(keras.Model):
         dtype = tf.as_dtype(distribution.dtype)
         # A dtype of its own: under a global mixed policy Keras would cast x to bfloat16.
         super().__init__(name=name, dtype=dtype.name)
+        title = f"FlowModel '{self.name}'"
+        replicas.check_strategy(self.distribute_strategy, title)
+        replicas.check_scope(self.distribute_strategy, distribution.variables, title)
         if not distribution.event_shape.is_fully_defined():
             raise ValueError(
                 "FlowModel: the distribution's event shape must be known, got "
@@ -111,6 +115,7 @@ class FlowModel(keras.Model):
         self._loss_nats = keras.metrics.Mean(name="loss")
         self._bits_per_dim = keras.metrics.Mean(name="bits_per_dim") if bits_per_dim else None
         self._functions = {}
+        self._xla = False
 
     # --- What the model is made of. ---
 
@@ -168,6 +173,12 @@ class FlowModel(keras.Model):
                     "Add terms through a conditioner's `add_loss` or regularizers."
                 )
         self._check_trainable()
+        with self.distribute_strategy.scope():
+            optimizer = keras.optimizers.get(optimizer)
+        title = f"FlowModel '{self.name}'.compile"
+        replicas.check_optimizer(
+            self.distribute_strategy, optimizer, self.distribution, jit_compile, title
+        )
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         use_fused_update(self.optimizer)
 
@@ -233,7 +244,9 @@ class FlowModel(keras.Model):
             return
         x = self._prepare(tf.convert_to_tensor(x), (0, 1))
         # In the strategy's scope, and in no replica: an assignment then reaches every device.
-        with self.distribute_strategy.scope(), data_dependent_initialization():
+        strategy = self.distribute_strategy
+        reduce_sum = replicas.sum_over_workers(strategy)
+        with strategy.scope(), data_dependent_initialization(reduce_sum):
             # A fresh tensor: TFP's caches would answer for one that they have met.
             self._log_prob(tf.identity(x), context)
 
@@ -248,63 +261,72 @@ class FlowModel(keras.Model):
                 self.optimizer.build(self.trainable_variables)
         if self.train_function is not None and not force:
             return self.train_function
-        super().make_train_function(force)
-        step = self.train_function
-        if self._in_xla():
-
-            def checked(iterator):
-                logs = step(iterator)
-                if not np.isfinite(logs["loss"]):
-                    raise FloatingPointError(
-                        f"FlowModel '{self.name}': the loss is not finite at step "
-                        f"{int(self.optimizer.iterations.numpy())}. The step was not taken: the "
-                        "weights are those of the last good one. Compile without `jit_compile` to "
-                        "be told which part is at fault."
-                    )
-                return logs
-
-            self.train_function = checked
+        with self._xla_inside():
+            super().make_train_function(force)
         return self.train_function
+
+    def make_test_function(self, force=False):
+        """`keras.Model.make_test_function`, with XLA inside the step."""
+        with self._xla_inside():
+            return super().make_test_function(force)
+
+    def make_predict_function(self, force=False):
+        """`keras.Model.make_predict_function`, with XLA inside the step."""
+        with self._xla_inside():
+            return super().make_predict_function(force)
 
     def train_step(self, data):
         """One step of `fit`: the gradient of the mean negative log-likelihood."""
         x, context, weight = unpack(data, self)
-        x = self._prepare(x, (1, self.optimizer.iterations))
-        rows = tf.cast(tf.shape(x)[0], self.distribution.dtype)
-        with tf.GradientTape() as tape:
-            nll = -self._log_prob(x, context, training=True)
-            total = tf.reduce_sum(nll if weight is None else nll * tf.cast(weight, nll.dtype))
-            loss = total / self._all_reduce(rows)
-            if self.losses:
-                replicas = self.distribute_strategy.num_replicas_in_sync
-                loss += tf.cast(tf.add_n(self.losses), loss.dtype) / replicas
-            scaled = self.optimizer.scale_loss(loss)
-        # Gradients are seeded by a check of the loss, so none is applied if it fails.
-        seed = self._check_finite(loss, x, context)
+        counts = replicas.of_each_replica(tf.shape(x)[0])
+        rows = tf.cast(tf.reduce_sum(counts), self.distribution.dtype)
+        x = self._prepare(x, (1, self.optimizer.iterations), counts)
         variables = self.trainable_variables
-        gradients = tape.gradient(scaled, variables, output_gradients=seed)
-        apply = functools.partial(
-            self.optimizer.apply_gradients, list(zip(gradients, variables, strict=True))
-        )
-        if self._in_xla():
-            tf.cond(tf.math.is_finite(loss), lambda: (apply(), True)[1], lambda: False)
-        else:
-            with tf.control_dependencies([seed]):  # The count of steps too waits for the check.
-                apply()
+
+        def total_and_gradients(x, context, weight, rows):
+            with tf.GradientTape() as tape:
+                total = self._total(x, context, weight, training=True)
+                loss = total / rows
+                if self.losses:
+                    count = self.distribute_strategy.num_replicas_in_sync
+                    loss += tf.cast(tf.add_n(self.losses), loss.dtype) / count
+                scaled = self.optimizer.scale_loss(loss)
+            return total, loss, tape.gradient(scaled, variables)
+
+        def nothing():
+            return (
+                tf.zeros([], x.dtype),
+                tf.zeros([], x.dtype),
+                [tf.zeros_like(v) for v in variables],
+            )
+
+        compute = self._compiled(total_and_gradients)
+        results = self._unless_empty(x, lambda: compute(x, context, weight, rows), nothing)
+        losses = replicas.of_each_replica(results[1])
+        total, _, gradients = replicas.sum_over_replicas(results)
+        # The count of steps too waits for the check.
+        with tf.control_dependencies([self._check_finite(losses, x, context)]):
+            replicas.apply_summed(self.optimizer, gradients, variables)
         return self._update_metrics(total, rows)
 
     def test_step(self, data):
         """One step of `evaluate`."""
         x, context, weight = unpack(data, self)
-        x = self._prepare(x, (2, self._loss_nats.count))
-        nll = -self._log_prob(x, context)
-        total = tf.reduce_sum(nll if weight is None else nll * tf.cast(weight, nll.dtype))
-        return self._update_metrics(total, tf.cast(tf.shape(x)[0], nll.dtype))
+        counts = replicas.of_each_replica(tf.shape(x)[0])
+        x = self._prepare(x, (2, self._loss_nats.count), counts)
+        compute = self._compiled(self._total)
+        total = self._unless_empty(
+            x, lambda: compute(x, context, weight), lambda: tf.zeros([], x.dtype)
+        )
+        total = replicas.sum_over_replicas(total)
+        return self._update_metrics(total, tf.cast(tf.reduce_sum(counts), total.dtype))
 
     def predict_step(self, data):
         """One step of `predict`: log-probabilities in nats."""
         x, context, _ = unpack(data, self)
-        return self._log_prob(self._prepare(x, (0, 0)), context)
+        x = self._prepare(x, (0, 0))
+        compute = self._compiled(self._log_prob)
+        return self._unless_empty(x, lambda: compute(x, context), lambda: tf.zeros([0], x.dtype))
 
     def evaluate(self, x=None, y=None, **kwargs):
         """`keras.Model.evaluate`: mean negative log-likelihood in nats, and bits/dim."""
@@ -591,43 +613,99 @@ class FlowModel(keras.Model):
             )
         return self._functions[key]
 
-    def _prepare(self, x, stream):
-        """Dequantizes integers, with noise from (seed, stream, replica)."""
+    def _prepare(self, x, stream, counts=None):
+        """Dequantizes integers, with noise from the seed and the stream.
+
+        Given the number of rows in each replica, the rows of a replica get the noise that they
+        would get on one device: replicas differ, and any number of them trains alike.
+        """
         if self.dequantization is None or x.dtype.is_floating:
             return x
         purpose, counter = stream
         seed = tf.stack([tf.cast(purpose, tf.int32), tf.cast(counter, tf.int32)])
-        replica = tf.distribute.get_replica_context()
-        if replica is not None:
-            seed = tf.random.experimental.stateless_fold_in(seed, replica.replica_id_in_sync_group)
-        return tf.cast(self.dequantization(x, seed=seed), self.distribution.dtype)
+        seed = tf.random.experimental.stateless_fold_in(seed, self.dequantization.seed or 0)
+        if counts is None or counts.shape[0] == 1:
+            return tf.cast(self.dequantization(x, seed=seed), self.distribution.dtype)
+        before = tf.reduce_sum(counts[: replicas.replica_id()])
+        rows = tf.shape(x)[0]
+        ends = [[before, tf.reduce_sum(counts) - before - rows]]
+        # The noise of the global batch, of which this replica's rows are cut out.
+        padded = tf.pad(x, ends + [[0, 0]] * (x.shape.rank - 1))
+        noisy = self.dequantization(padded, seed=seed)[before : before + rows]
+        return tf.cast(tf.ensure_shape(noisy, x.shape), self.distribution.dtype)
 
-    def _all_reduce(self, value):
-        replica = tf.distribute.get_replica_context()
-        if replica is None or replica.num_replicas_in_sync == 1:
-            return value
-        return replica.all_reduce(tf.distribute.ReduceOp.SUM, value)
+    def _total(self, x, context, weight, training=False):
+        """Sum of the (weighted) negative log-likelihoods of a batch."""
+        nll = -self._log_prob(x, context, training)
+        return tf.reduce_sum(nll if weight is None else nll * tf.cast(weight, nll.dtype))
 
     def _update_metrics(self, total, rows):
-        # An empty replica adds nothing, not 0/0.
+        # Every replica counts the global batch: the ratio of the sums is right, and so is the
+        # result that a replica reads by itself.
         nats = tf.math.divide_no_nan(total, rows)
         self._loss_nats.update_state(nats, sample_weight=rows)
         if self._bits_per_dim is not None:
             self._bits_per_dim.update_state(
                 bits_per_dim(-nats, self.event_shape), sample_weight=rows
             )
-        return {m.name: m.result() for m in self.metrics}
+        logs = {m.name: m.result() for m in self.metrics}
+        if replicas.num_workers(self.distribute_strategy) > 1:
+            # Keras 3.15 averages over workers along axis 0, which a scalar does not have.
+            logs = {name: value[tf.newaxis] for name, value in logs.items()}
+        return logs
 
     def _in_xla(self):
-        return self.jit_compile and not self.run_eagerly
+        return self._xla and not self.run_eagerly
 
-    def _check_finite(self, loss, x, context):
-        """Returns 1, or raises inside the graph after noting what went wrong."""
-        if self._in_xla():
-            return tf.ones_like(loss)  # No way back into Python: `fit` looks at the result.
+    @contextlib.contextmanager
+    def _xla_inside(self):
+        """Keeps Keras from compiling the whole step, which holds collectives and Python."""
+        self._xla = bool(self.jit_compile)
+        self.jit_compile = False
+        try:
+            yield
+        finally:
+            self.jit_compile = self._xla
 
-        def report(x, *context):
-            found = explain_nonfinite(self.distribution, x, *context)
+    def _compiled(self, function):
+        """`function` as `compile` wants it.
+
+        Made anew for each trace of a step: a trace holds the variables of its replica.
+        """
+        if not self._in_xla():
+            return function
+        return tf.function(function, jit_compile=True, autograph=False)
+
+    def _unless_empty(self, x, compute, otherwise):
+        """`compute()` where there are rows; a replica may have none of the last batch.
+
+        A fused convolution gives such a batch a wrong shape (TF 2.21, oneDNN). Parts that meet
+        the other replicas in the middle of the step do so without rows, too.
+        """
+        if x.shape[0] is not None or self.distribute_strategy.num_replicas_in_sync == 1:
+            return compute()
+        if any(isinstance(part, BatchNorm) for part in self.distribution.submodules):
+            return compute()
+        return tf.cond(tf.shape(x)[0] > 0, compute, otherwise)
+
+    def _check_finite(self, losses, x, context):
+        """Returns 1, or raises inside the graph after noting what went wrong.
+
+        Args:
+          losses: of each replica.
+          x, context: of this one.
+        """
+        local = replicas.replicas_here(self.distribute_strategy)
+
+        def report(losses, number, x, *context):
+            bad = np.flatnonzero(~np.isfinite(losses.numpy()))
+            number = int(number)
+            if number in bad:
+                found = explain_nonfinite(self.distribution, x, *context)
+            elif (bad // local == number // local).any():
+                return np.float32(1.0)  # Another replica of this process says it.
+            else:
+                found = f"worker {bad[0] // local} says why"
             step = int(self.optimizer.iterations.numpy())
             self._nonfinite = (
                 f"FlowModel '{self.name}': the loss is not finite at step {step}: {found}. The "
@@ -636,11 +714,12 @@ class FlowModel(keras.Model):
             )
             raise FloatingPointError(self._nonfinite)
 
-        arguments = [x] if context is None else [x, context]
+        arguments = [losses, replicas.replica_id(), x]
+        arguments += [] if context is None else [context]
         return tf.cond(
-            tf.math.is_finite(loss),
-            lambda: tf.ones_like(loss),
-            lambda: tf.ensure_shape(tf.py_function(report, arguments, loss.dtype), loss.shape),
+            tf.reduce_all(tf.math.is_finite(losses)),
+            lambda: tf.ones([]),
+            lambda: tf.ensure_shape(tf.py_function(report, arguments, tf.float32), []),
         )
 
     # --- Checks. ---
