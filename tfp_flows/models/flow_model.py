@@ -1,6 +1,7 @@
 """The Keras model that trains a distribution."""
 
 import contextlib
+import dataclasses
 import functools
 import types
 
@@ -19,10 +20,19 @@ from tfp_flows.bijectors.context import (
 )
 from tfp_flows.bijectors.initialization import data_dependent_initialization
 from tfp_flows.bijectors.training import training_mode
-from tfp_flows.models import replicas
+from tfp_flows.models import datasets, replicas
+from tfp_flows.models.backup import Progress, Resumption
+from tfp_flows.models.callbacks import adapted
 from tfp_flows.models.diagnosis import explain_nonfinite
 from tfp_flows.models.fused_adam import use_fused_update
-from tfp_flows.models.inputs import check_array, check_nan, first_batch, unpack, with_weights
+from tfp_flows.models.inputs import (
+    check_array,
+    check_nan,
+    first_batch,
+    is_arrays,
+    unpack,
+    with_weights,
+)
 from tfp_flows.models.layout import check_stored_layout, check_weights_file, store_layout
 from tfp_flows.models.variables import (
     TensorFlowVariables,
@@ -116,6 +126,8 @@ class FlowModel(keras.Model):
         self._bits_per_dim = keras.metrics.Mean(name="bits_per_dim") if bits_per_dim else None
         self._functions = {}
         self._xla = False
+        self._resumption = None
+        self._epochs = None
 
     # --- What the model is made of. ---
 
@@ -147,6 +159,11 @@ class FlowModel(keras.Model):
     def build(self, input_shape=None):
         """All variables exist from the start: there is nothing to build."""
         self.built = True
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras 3.15 would draw a batch to build from, averaged over the replicas, and so shift a
+        # shuffled dataset by one epoch; on several workers it fails.
+        self.build()
 
     def call(self, inputs, training=False):
         """Returns `log p(x)` in nats for `x`, `(x, context)` or `{"x", "context"}`."""
@@ -213,22 +230,83 @@ class FlowModel(keras.Model):
             self._check_data(*validation[:2])
             if validation[2] is not None and validation[1] is None:
                 kwargs["validation_data"] = with_weights(*validation, self)[:1]
-        if self._uninitialized():
-            training = 1.0 - (kwargs.get("validation_split") or 0.0)
-            self.initialize(first_batch(x, y, batch_size, training))
-        if isinstance(x, tf.data.Dataset):
-            # Keras warns, on every call, that its own default does not apply to datasets.
-            kwargs.setdefault("shuffle", False)
         # Callbacks that restore (BackupAndRestore) refuse a model that calls itself unbuilt.
         self.build()
         self._nonfinite = None
-        try:
-            with self._floatx():
+        callbacks = kwargs.pop("callbacks", None)
+        with adapted(callbacks, self) as (kwargs["callbacks"], backup), self._floatx():
+            x, y, batch_size = self._start(x, y, batch_size, backup, kwargs)
+            try:
                 return super().fit(x, y, batch_size=batch_size, **kwargs)
-        except tf.errors.OpError:
-            if self._nonfinite is None:
+            except tf.errors.OpError as error:
+                if self._nonfinite is not None:
+                    raise FloatingPointError(self._nonfinite) from None
+                replicas.explain_lost_worker(self.distribute_strategy, error)
                 raise
-            raise FloatingPointError(self._nonfinite) from None
+            finally:
+                self._resumption = self._epochs = None
+
+    def _start(self, x, y, batch_size, backup, kwargs):
+        """Restores, initialises, and returns the data from where the training goes on.
+
+        Args:
+          x, y, batch_size: those of `fit`.
+          backup: a `Backup`, or `None`.
+          kwargs: the other arguments of `fit`, which are changed in place.
+        """
+        strategy, title = self.distribute_strategy, "FlowModel.fit"
+        workers = replicas.num_workers(strategy)
+        progress = None if backup is None else backup.restore()
+        resumed = progress is not None
+        if not resumed:
+            # The chief's, for all workers need the same order.
+            seed = replicas.gather_over_workers(strategy, [datasets.draw_seed()])[0, 0]
+            progress = Progress(int(seed), steps_per_execution=self.steps_per_execution)
+            progress.steps_per_epoch = kwargs.get("steps_per_epoch")
+        if self._uninitialized():
+            training = 1.0 - (kwargs.get("validation_split") or 0.0)
+            self.initialize(first_batch(x, y, batch_size, training))
+            progress.peeked = isinstance(x, tf.data.Dataset)
+        if is_arrays(x):
+            batch_size = batch_size or 32
+            datasets.check_batch(batch_size, strategy.num_replicas_in_sync, title)
+            if workers > 1 or backup is not None:
+                data = tuple(d for d in (x, y, kwargs.pop("sample_weight", None)) if d is not None)
+                if kwargs.get("validation_split") and kwargs.get("validation_data") is None:
+                    data, kept = datasets.split_rows(data, kwargs["validation_split"])
+                    kwargs["validation_data"] = kept
+                kwargs.setdefault("validation_batch_size", batch_size)
+                kwargs["validation_split"] = 0.0
+                x = datasets.of_arrays(
+                    data if len(data) > 1 else data[0],
+                    batch_size,
+                    shuffle=kwargs.get("shuffle", True),
+                    seed=progress.seed,
+                )
+                y = batch_size = None
+                kwargs["shuffle"] = False
+        if isinstance(x, tf.data.Dataset):
+            datasets.check_batch(datasets.batch_of(x), strategy.num_replicas_in_sync, title)
+            # Keras warns, on every call, that its own default does not apply to datasets.
+            kwargs.setdefault("shuffle", False)
+            if workers > 1:
+                x = datasets.sharded_by_data(x)
+        if workers > 1 and isinstance(kwargs.get("validation_data"), tf.data.Dataset):
+            kwargs["validation_data"] = datasets.sharded_by_data(kwargs["validation_data"])
+        if replicas.worker_index(strategy):
+            kwargs["verbose"] = 0  # The chief says it once.
+        if backup is not None:
+            backup.progress = dataclasses.replace(progress)
+            dropped = 0
+            if isinstance(x, tf.data.Dataset):
+                if resumed and progress.peeked:
+                    iter(x)
+                self._epochs = x = datasets.Epochs(x, strategy)
+                dropped = x.advance(progress)
+            if resumed:
+                kwargs["initial_epoch"] = progress.epoch
+                self._resumption = Resumption(dropped, progress.calls, progress.metrics)
+        return x, y, batch_size
 
     def initialize(self, batch):
         """Runs the data-dependent initialisation (ActNorm) on one batch, once.
@@ -263,12 +341,16 @@ class FlowModel(keras.Model):
             return self.train_function
         with self._xla_inside():
             super().make_train_function(force)
+        self.train_function = self._resuming(self._one_by_one(self.train_function))
         return self.train_function
 
     def make_test_function(self, force=False):
         """`keras.Model.make_test_function`, with XLA inside the step."""
+        if self.test_function is not None and not force:
+            return
         with self._xla_inside():
-            return super().make_test_function(force)
+            super().make_test_function(force)
+        self.test_function = self._one_by_one(self.test_function)
 
     def make_predict_function(self, force=False):
         """`keras.Model.make_predict_function`, with XLA inside the step."""
@@ -667,6 +749,46 @@ class FlowModel(keras.Model):
         finally:
             self.jit_compile = self._xla
 
+    def _one_by_one(self, function):
+        """On several workers, takes the steps of `steps_per_execution` in Python.
+
+        Keras's loop fails there (3.15: no value for a placeholder of the loop in the loop of the
+        distributed iterator).
+        """
+        if replicas.num_workers(self.distribute_strategy) == 1:
+            return function
+
+        def steps(iterator):
+            count, self.steps_per_execution = self.steps_per_execution, 1
+            try:
+                logs = function(iterator)
+                with contextlib.suppress(StopIteration, tf.errors.OutOfRangeError):
+                    for _ in range(count - 1):
+                        logs = function(iterator)
+            finally:
+                self.steps_per_execution = count
+            return logs
+
+        return steps
+
+    def _resuming(self, function):
+        """Skips what an interrupted training had done of its epoch."""
+
+        def step(iterator):
+            if self._epochs is not None:
+                self._epochs.use(iterator)
+            resumption = self._resumption
+            if resumption is None:
+                return function(iterator)
+            resumption.catch_up(iterator, self.metrics)
+            if resumption.calls == 0:
+                self._resumption = None
+                return function(iterator)
+            resumption.calls -= 1
+            return self.get_metrics_result()
+
+        return step
+
     def _compiled(self, function):
         """`function` as `compile` wants it.
 
@@ -727,6 +849,8 @@ class FlowModel(keras.Model):
     def _check_data(self, x, context, batched=True):
         """Checks what can be seen of the data without running it."""
         if isinstance(x, (keras.utils.PyDataset, types.GeneratorType)):
+            return
+        if isinstance(x, tf.distribute.DistributedDataset):
             return
         if isinstance(x, tf.data.Dataset):
             x = x.element_spec

@@ -33,6 +33,11 @@ def unpack(data, model):
     return x, context, weight
 
 
+def is_arrays(x):
+    """Whether `x` is an array, or a structure of them."""
+    return isinstance(x, _ARRAYS)
+
+
 def with_weights(x, context, weight, model):
     """Returns x, y and sample weight such that Keras, which drops weights without y, keeps them."""
     if weight is None or context is not None or not isinstance(x, _ARRAYS):

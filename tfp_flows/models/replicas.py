@@ -159,14 +159,20 @@ def sum_over_workers(strategy):
         return None
     local = replicas_here(strategy)
 
-    @tf.function(reduce_retracing=True, autograph=False)
-    def total(value):
-        def of_replica(value):
-            return sum_over_replicas(value / local)
+    # One trace for all shapes.
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float64)], autograph=False)
+    def total(flat):
+        def of_replica(flat):
+            return sum_over_replicas(flat / local)
 
-        return strategy.experimental_local_results(strategy.run(of_replica, args=(value,)))[0]
+        return strategy.experimental_local_results(strategy.run(of_replica, args=(flat,)))[0]
 
-    return lambda value: total(tf.convert_to_tensor(value))
+    def sum_of(value):
+        value = tf.convert_to_tensor(value)
+        flat = total(tf.reshape(tf.cast(value, tf.float64), [-1]))
+        return tf.cast(tf.reshape(flat, value.shape), value.dtype)
+
+    return sum_of
 
 
 def gather_over_workers(strategy, row):
@@ -178,3 +184,14 @@ def gather_over_workers(strategy, row):
     table = np.zeros((num_workers(strategy), len(row)), np.float64)  # Exact up to 2^53.
     table[worker_index(strategy)] = row
     return np.rint(add(table).numpy()).astype(np.int64)
+
+
+def explain_lost_worker(strategy, error):
+    """Raises a `RuntimeError` if an error means that another worker is gone."""
+    lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+    if num_workers(strategy) > 1 and isinstance(error, lost):
+        raise RuntimeError(
+            f"FlowModel.fit: worker {worker_index(strategy)} of {num_workers(strategy)} lost "
+            "another one. Start all of them again: with a keras.callbacks.BackupAndRestore they "
+            f"resume from the last backup that all have. TensorFlow says: {error.message}"
+        ) from error

@@ -1,0 +1,284 @@
+"""Backups that a training killed at any moment resumes from, to the weights it would have had.
+
+`keras.callbacks.BackupAndRestore` (3.15) writes the weights and then, separately, how far they
+are: killed in between, it repeats an epoch on weights that have seen it. It starts an epoch that
+was half done from its beginning, in another order, and several workers write to one file. `fit`
+puts a `Backup` in its place, which takes the same arguments.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import zlib
+
+import keras
+import numpy as np
+
+from tfp_flows._files import written_whole
+from tfp_flows.models import replicas
+
+_FORMAT = 1
+_KEPT = 2  # Workers may be one backup apart when they are killed.
+_STATE = re.compile(r"step-(\d+)\.json")
+# What Keras's callbacks (EarlyStopping, ReduceLROnPlateau, ModelCheckpoint) have to remember.
+_REMEMBERED = ("best", "wait", "cooldown_counter", "best_epoch")
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a training is."""
+
+    seed: int  # of the order of arrays
+    peeked: bool = False  # whether a batch was drawn to initialise from
+    epoch: int = 0  # the one that is being trained
+    calls: int = 0  # of the training function in it
+    steps_per_execution: int = 1
+    steps_per_epoch: int | None = None
+    metrics: list = dataclasses.field(default_factory=list)  # sums, inside an epoch
+
+
+@dataclasses.dataclass
+class Resumption:
+    """What is left to skip of an interrupted epoch."""
+
+    batches: int  # to drop from the data
+    calls: int  # of the training function that were done
+    metrics: list
+
+    def catch_up(self, iterator, metrics):
+        """Drops the data that were trained on, and puts back what the metrics had summed up."""
+        with contextlib.suppress(StopIteration):
+            for _ in range(self.batches):
+                next(iterator)
+        self.batches = 0
+        for metric, values in zip(metrics, self.metrics, strict=False):
+            for variable, value in zip(metric.variables, values, strict=True):
+                variable.assign(value)
+        self.metrics = []
+
+
+class Backup(keras.callbacks.Callback):
+    """Does what `keras.callbacks.BackupAndRestore` says, exactly.
+
+    A backup is a weights file and a description that is written after it and holds its checksum:
+    without a sound description it does not exist. The last two are kept. On several workers each
+    writes to a folder of its own, and all resume from the newest backup that all of them have.
+
+    Args:
+      stock: the `BackupAndRestore` that the user gave.
+      model: the `FlowModel`.
+    """
+
+    def __init__(self, stock, model):
+        super().__init__()
+        self.set_model(model)
+        self._frequency = stock.save_freq
+        self._delete = stock.delete_checkpoint
+        self._root = pathlib.Path(os.path.abspath(os.fspath(stock.backup_dir)))
+        self._worker = replicas.worker_index(model.distribute_strategy)
+        several = replicas.num_workers(model.distribute_strategy) > 1
+        self._folder = self._root / f"worker-{self._worker}" if several else self._root
+        self._title = f"BackupAndRestore in '{self._root}'"
+        self._restored = None
+        self._since = 0
+        self.callbacks = []  # the others, set by `fit`
+        self.progress = None
+
+    # --- Restoring. ---
+
+    def restore(self):
+        """Puts the newest backup's weights into the model; returns its `Progress` or `None`."""
+        found = self._sound_states()
+        step = self._agree(sorted(found, reverse=True))
+        if step is None:
+            return None
+        folder, state = found[step]
+        self._check(state)
+        model = self.model
+        if not model.optimizer.built:
+            with model.distribute_strategy.scope():
+                model.optimizer.build(model.trainable_variables)
+        try:
+            model.load_weights(folder / state["weights"])
+        except ValueError as error:
+            raise ValueError(
+                f"{self._title}: the backup is of another model: {error} Build the model as it "
+                "was, or give another directory."
+            ) from error
+        self._restored = folder, state
+        self.progress = Progress(**state["progress"])
+        return dataclasses.replace(self.progress)
+
+    def _sound_states(self):
+        """Step -> (folder, description), of this worker's own or else of the chief's."""
+        for folder in dict.fromkeys([self._folder, self._root / "worker-0", self._root]):
+            found, damaged = {}, None
+            for path in folder.glob("step-*.json"):
+                try:
+                    found[int(_STATE.fullmatch(path.name).group(1))] = folder, _read(path)
+                except (OSError, ValueError, KeyError, AttributeError) as error:
+                    damaged = error
+            if found:
+                return found
+            if damaged is not None:
+                raise ValueError(
+                    f"{self._title}: no backup in '{folder}' is whole ({damaged}). Remove the "
+                    "directory to start afresh."
+                )
+        return {}
+
+    def _agree(self, steps):
+        """The newest step that all workers have."""
+        mine = [*steps[:_KEPT], *[-1] * _KEPT][:_KEPT]
+        rows = replicas.gather_over_workers(self.model.distribute_strategy, mine)
+        common = set(rows[0]).intersection(*map(set, rows)) - {-1}
+        if common:
+            return int(max(common))
+        if (rows == -1).all():
+            return None
+        raise ValueError(
+            f"{self._title}: the workers have no backup in common; their newest steps are "
+            f"{rows.max(axis=1).tolist()} (-1: none). Give all of them their own folders "
+            f"'worker-N', or remove the directory everywhere to start afresh."
+        )
+
+    def _check(self, state):
+        """Refuses a backup that this model could load, but not go on from."""
+        if state["optimizer"] != _optimizer(self.model):
+            raise ValueError(
+                f"{self._title}: the backup has the optimizer {state['optimizer']}, the model "
+                f"{_optimizer(self.model)}. Compile it as it was, or give another directory."
+            )
+        steps = state["progress"]["steps_per_execution"]
+        if state["progress"]["calls"] and steps != self.model.steps_per_execution:
+            raise ValueError(
+                f"{self._title}: the backup was made inside an epoch with steps_per_execution="
+                f"{steps}, the model has {self.model.steps_per_execution}. Compile it as it was."
+            )
+
+    # --- Keras's hooks. It is the last of the callbacks: the others have had their say. ---
+
+    def on_train_begin(self, logs=None):
+        """Gives the other callbacks back what they remembered."""
+        if self._restored is None:
+            return
+        folder, state = self._restored
+        for callback, kept in zip(self.callbacks, state["callbacks"], strict=False):
+            if kept["class"] != type(callback).__name__:
+                continue
+            for name, value in kept["values"].items():
+                setattr(callback, name, value)
+            if kept["best_weights"]:
+                with np.load(folder / kept["best_weights"]) as arrays:
+                    callback.best_weights = [arrays[f"arr_{n}"] for n in range(len(arrays.files))]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Notes the epoch."""
+        if epoch != self.progress.epoch:
+            self.progress = dataclasses.replace(self.progress, epoch=epoch, calls=0, metrics=[])
+        self._calls = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Saves every `save_freq` batches."""
+        self._calls += 1
+        if self._calls <= self.progress.calls:
+            return  # Done before the interruption.
+        self._since += self.model.steps_per_execution
+        if self._frequency == "epoch" or self._since < self._frequency:
+            return
+        self._since = 0
+        metrics = [[float(v.numpy()) for v in m.variables] for m in self.model.metrics]
+        self._save(dataclasses.replace(self.progress, calls=self._calls, metrics=metrics))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves after an epoch."""
+        self.progress = dataclasses.replace(self.progress, epoch=epoch + 1, calls=0, metrics=[])
+        if self._frequency == "epoch":
+            self._save(self.progress)
+
+    def on_train_end(self, logs=None):
+        """Removes the backups of a training that is done."""
+        if self._delete and self._folder.is_dir():
+            shutil.rmtree(self._folder)
+            if self._folder != self._root and not any(self._root.iterdir()):
+                self._root.rmdir()
+
+    # --- Saving. ---
+
+    def _save(self, progress):
+        step = int(self.model.optimizer.iterations.numpy())
+        name = f"step-{step:010d}"
+        weights = f"{name}.weights.h5"
+        self.model.save_weights(self._folder / weights)
+        files, callbacks = [weights], []
+        for n, callback in enumerate(self.callbacks):
+            kept = {"class": type(callback).__name__, "values": {}, "best_weights": None}
+            for attribute in _REMEMBERED:
+                value = getattr(callback, attribute, None)
+                if isinstance(value, (int, float, np.number)):
+                    kept["values"][attribute] = float(value) if attribute == "best" else int(value)
+            if getattr(callback, "best_weights", None) is not None:
+                kept["best_weights"] = f"{name}.best-{n}.npz"
+                self._write(
+                    kept["best_weights"], lambda f, c=callback: np.savez(f, *c.best_weights)
+                )
+                files.append(kept["best_weights"])
+            callbacks.append(kept)
+        state = {
+            "format": _FORMAT,
+            "weights": weights,
+            "files": {file: _checksum(self._folder / file) for file in files},
+            "optimizer": _optimizer(self.model),
+            "progress": dataclasses.asdict(progress),
+            "callbacks": callbacks,
+        }
+        self._write(f"{name}.json", lambda file: file.write(json.dumps(state).encode()))
+        self._remove_older(name)
+
+    def _write(self, name, write):
+        path = self._folder / name
+        with (
+            written_whole(path, owner=self._title, overwrite=True) as partial,
+            open(partial, "wb") as file,
+        ):
+            write(file)
+
+    def _remove_older(self, newest):
+        states = sorted(p.name.removesuffix(".json") for p in self._folder.glob("step-*.json"))
+        kept = [name for name in states if name <= newest][-_KEPT:]
+        for path in self._folder.iterdir():
+            partial = path.name.startswith(".step-") and ".partial" in path.name
+            old = path.name.startswith("step-") and path.name.split(".")[0] not in kept
+            if partial or old:
+                path.unlink(missing_ok=True)
+
+
+def _read(path):
+    """A description, after a check that what it describes is there and whole."""
+    state = json.loads(path.read_text())
+    if state["format"] > _FORMAT:
+        raise ValueError(f"'{path.name}' has the newer format {state['format']}")
+    for name, checksum in state["files"].items():
+        if _checksum(path.parent / name) != checksum:
+            raise ValueError(f"'{name}' is not what '{path.name}' says")
+    return state
+
+
+def _checksum(path):
+    value, size = 0, 0
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            value, size = zlib.crc32(part, value), size + len(part)
+    return [size, value]
+
+
+def _optimizer(model):
+    optimizer = model.optimizer
+    if not optimizer.built:
+        with model.distribute_strategy.scope():
+            optimizer.build(model.trainable_variables)
+    return f"{type(optimizer).__name__} of {len(optimizer.variables)} variables"

@@ -1,0 +1,159 @@
+"""Data for training that can be repeated: on several workers, and after an interruption."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.distribute.input_lib import DistributedDataset
+
+
+def of_arrays(data, batch_size, *, shuffle, seed):
+    """Batches of arrays in an order that follows from the seed and the number of the epoch.
+
+    Keras's own shuffles by TensorFlow's global state: in another order on every worker, and in
+    another after a resumption.
+
+    Args:
+      data: structure of arrays with equal numbers of rows.
+      batch_size: `int >= 1`.
+      shuffle: whether every epoch has an order of its own.
+      seed: `int`.
+
+    Returns:
+      `tf.data.Dataset`; its n-th iterator goes through the n-th epoch.
+    """
+    rows = len(tf.nest.flatten(data)[0])
+    order = tf.data.Dataset.range(rows)
+    if shuffle:
+        order = order.shuffle(rows, seed=seed, reshuffle_each_iteration=True)
+    # One copy of the data in the graph's memory, not one in every element.
+    tensors = tf.nest.map_structure(tf.convert_to_tensor, data)
+    held = tf.data.Dataset.from_tensors(tensors).repeat()
+    return (
+        tf.data.Dataset.zip((order.batch(batch_size), held))
+        .map(
+            lambda rows, data: tf.nest.map_structure(lambda a: tf.gather(a, rows), data),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def split_rows(data, fraction):
+    """The first rows of a structure of arrays and the last `fraction` of them, as Keras splits."""
+    rows = len(tf.nest.flatten(data)[0])
+    first = math.floor(rows * (1.0 - fraction))
+    if not 0 < first < rows:
+        raise ValueError(
+            f"FlowModel.fit: validation_split={fraction} of {rows} rows leaves no rows on one "
+            "side. Choose a fraction between 0 and 1 that does, or pass validation_data."
+        )
+    return (
+        tf.nest.map_structure(lambda a: a[:first], data),
+        tf.nest.map_structure(lambda a: a[first:], data),
+    )
+
+
+def sharded_by_data(dataset):
+    """The dataset, with every worker taking its share of each batch unless the user said else.
+
+    TensorFlow's default shards by files where there are enough: other batches than one device
+    would see.
+    """
+    options = dataset.options()
+    policy = tf.data.experimental.AutoShardPolicy
+    if options.experimental_distribute.auto_shard_policy == policy.AUTO:
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = policy.DATA
+        dataset = dataset.with_options(options)
+    return dataset
+
+
+def check_batch(batch, replicas, title):
+    """Refuses a global batch that leaves replicas without a row."""
+    if batch is not None and batch < replicas:
+        raise ValueError(
+            f"{title}: a global batch of {batch} rows is smaller than the number of replicas, "
+            f"{replicas}: some would never have anything to do. `batch_size` is that of all "
+            f"replicas together: make it at least {replicas}, better a multiple of it."
+        )
+
+
+def batch_of(dataset):
+    """Rows of a dataset's batches, or `None` where they are not fixed."""
+    shape = tf.nest.flatten(dataset.element_spec)[0].shape
+    return shape[0] if shape.rank else None
+
+
+class Epochs(DistributedDataset):
+    """A dataset that gives one iterator for each epoch, however often Keras asks for one.
+
+    Every iterator of a dataset moves on the seeds of its `shuffle(seed=...)`, and Keras (3.15)
+    makes one or two an epoch, so that the order of an epoch would not follow from its number.
+
+    Args:
+      dataset: `tf.data.Dataset`.
+      strategy: the `tf.distribute.Strategy` to train under.
+    """
+
+    # Keras (3.15) knows datasets by the names of their classes, and distributes none of this one
+    # again. Nothing of it is used but what is defined here.
+    def __init__(self, dataset, strategy):
+        self._dataset = strategy.experimental_distribute_dataset(dataset)
+        self._unused = None
+
+    @property
+    def element_spec(self):
+        """That of the dataset."""
+        return self._dataset.element_spec
+
+    @property
+    def cardinality(self):
+        """Number of batches, negative if infinite or unknown."""
+        size = self._dataset.cardinality
+        return int(size() if callable(size) else size)
+
+    def __iter__(self):
+        if self._unused is None:
+            self._unused = iter(self._dataset)
+        return self._unused
+
+    def use(self, iterator):
+        """Notes that an iterator is being read."""
+        if iterator is self._unused:
+            self._unused = None
+
+    def advance(self, progress):
+        """Goes to the point that a training had reached.
+
+        To make an iterator reads nothing. What the training had read of its last iterator has to
+        be read again.
+
+        Args:
+          progress: `backup.Progress`.
+
+        Returns:
+          How many batches of the next iterator are to be dropped.
+        """
+        steps = progress.steps_per_epoch
+        iterators, batches = progress.epoch, progress.calls * progress.steps_per_execution
+        if steps is not None:
+            # Keras goes on with an iterator from epoch to epoch, and makes a new one at its end.
+            iterators, batches = 0, progress.epoch * steps + min(batches, steps)
+            if self.cardinality > 0:
+                if self.cardinality % steps:
+                    raise ValueError(
+                        f"FlowModel.fit: cannot resume exactly: an epoch is {steps} of the "
+                        f"dataset's {self.cardinality} batches, which is no multiple of it. Repeat "
+                        "the dataset (`dataset.repeat()`), or leave steps_per_epoch out."
+                    )
+                iterators, batches = divmod(batches, self.cardinality)
+        for _ in range(iterators):
+            iter(self._dataset)
+        return batches
+
+
+def draw_seed():
+    """A seed from NumPy's global state, which `keras.utils.set_random_seed` seeds."""
+    return int(np.random.randint(2**31))

@@ -1,0 +1,209 @@
+"""Kills a training again and again and checks that it ends where an undisturbed one ends.
+
+    python tools/kill_test.py                       # 20 kills of one process
+    python tools/kill_test.py --strategy mirrored   # two replicas in one process
+    python tools/kill_test.py --strategy workers    # two worker processes, one or both killed
+
+A small Glow is trained on integer images (fresh dequantization noise every step, shuffled arrays,
+ActNorm, a validation split, early stopping) with a `keras.callbacks.BackupAndRestore` every two
+steps. Its processes get SIGKILL at random moments, those of saving included, and are started
+again with the same command. In the end weights, optimizer state and losses are compared with those
+of the same training left alone.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROWS, BATCH = 128, 16
+
+
+def train(args):
+    """The child: trains, and writes what it has at the end."""
+    import keras
+    import tensorflow as tf
+
+    from tfp_flows import FlowModel, flows, preprocessing
+
+    if args.strategy == "workers":
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    elif args.strategy == "mirrored":
+        device = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(
+            device, [tf.config.LogicalDeviceConfiguration()] * 2
+        )
+        strategy = tf.distribute.MirroredStrategy(
+            ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+        )
+    else:
+        strategy = tf.distribute.get_strategy()
+    keras.utils.set_random_seed(1)
+    images = np.random.default_rng(0).integers(0, 17, size=(ROWS, 4, 4, 1)).astype("uint8")
+    with strategy.scope():
+        glow = flows.glow([4, 4, 1], num_levels=1, num_steps=2, hidden_filters=4, seed=0)
+        noise = preprocessing.UniformDequantization(17, seed=0)
+        model = FlowModel(glow, dequantization=noise)
+        model.compile(optimizer=keras.optimizers.Adam(1e-3))
+
+    class Watch(keras.callbacks.Callback):
+        """Says when steps are taken, and slows them down, so that kills fall among them."""
+
+        def on_train_begin(self, logs=None):
+            self.start = int(self.model.optimizer.iterations.numpy())
+            self.said = False
+
+        def on_train_batch_end(self, batch, logs=None):
+            if not self.said and int(self.model.optimizer.iterations.numpy()) > self.start:
+                print("training", self.start, flush=True)
+                self.said = True
+            time.sleep(args.sleep)
+
+    callbacks = [
+        keras.callbacks.BackupAndRestore(args.folder / "backup", save_freq=2),
+        keras.callbacks.EarlyStopping(patience=1000, restore_best_weights=True),
+        Watch(),
+    ]
+    history = model.fit(
+        images,
+        batch_size=BATCH,
+        epochs=args.epochs,
+        validation_split=0.25,
+        callbacks=callbacks,
+        verbose=0,
+    )
+    variables = [*model.variables, *model.optimizer.variables]
+    last = {name: values[-1] for name, values in history.history.items()}
+    index = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"]
+    np.savez(
+        args.folder / f"end-{index}.npz",
+        *[np.asarray(v).astype("float64") for v in variables],
+        **last,
+    )
+
+
+class Training:
+    """The processes of one training."""
+
+    def __init__(self, folder, args, sleep):
+        count = 2 if args.strategy == "workers" else 1
+        command = [sys.executable, __file__, "--folder", str(folder), "--strategy", args.strategy]
+        command += ["--epochs", str(args.epochs), "--sleep", str(sleep)]
+        ports = free_ports(count)
+        self.processes = []
+        for index in range(count):
+            env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
+            env["PYTHONPATH"] = str(ROOT)
+            if count > 1:
+                cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+                task = {"type": "worker", "index": index}
+                env["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
+            with open(folder / f"log-{index}.txt", "ab") as log:
+                self.processes.append(
+                    subprocess.Popen(
+                        command, env=env, stdout=subprocess.PIPE, stderr=log, text=True
+                    )
+                )
+
+    def wait_for_steps(self):
+        """Returns the step that the training starts or resumes from."""
+        for line in self.processes[0].stdout:
+            if line.startswith("training"):
+                return int(line.split()[1])
+        raise SystemExit(f"the training ended with code {self.processes[0].wait()} too early")
+
+    def kill(self, rng):
+        """Kills one of the processes at first, or all; then whoever is left."""
+        first = list(self.processes)
+        if len(first) > 1 and rng.random() < 0.5:
+            first = [rng.choice(first)]
+        for process in first:
+            process.send_signal(signal.SIGKILL)
+        time.sleep(rng.uniform(0.0, 0.3))
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def finish(self, timeout):
+        """Waits for the end."""
+        for process in self.processes:
+            process.communicate(timeout=timeout)
+            if process.returncode:
+                raise SystemExit(f"the training ended with code {process.returncode}")
+
+
+def free_ports(count):
+    """Ports of the loopback that nobody listens at."""
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def compare(wanted, found):
+    """The largest difference, relative to 1 and the value, between two ends of a training."""
+    with np.load(wanted) as a, np.load(found) as b:
+        if set(a.files) != set(b.files):
+            raise SystemExit("the two trainings have other variables")
+        return max(float(np.max(np.abs(a[n] - b[n]) / (1.0 + np.abs(a[n])))) for n in a.files)
+
+
+def main():
+    """Kills, and says how it went."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--strategy", choices=("one", "mirrored", "workers"), default="one")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--span", type=float, default=1.0, help="most seconds to a kill")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--sleep", type=float, default=0.01, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.folder:
+        return train(args)
+    rng = random.Random(args.seed)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="kill_test_"))
+    alone, killed = folder / "alone", folder / "killed"
+    alone.mkdir()
+    killed.mkdir()
+    try:
+        Training(alone, args, 0.0).finish(300)
+        steps = []
+        for number in range(args.kills):
+            training = Training(killed, args, args.sleep)
+            steps.append(training.wait_for_steps())
+            time.sleep(rng.uniform(0.0, args.span))
+            training.kill(rng)
+            print(f"kill {number + 1}: resumed from step {steps[-1]}", flush=True)
+        training = Training(killed, args, 0.0)
+        steps.append(training.wait_for_steps())
+        training.finish(300)
+        worst = max(compare(path, killed / path.name) for path in sorted(alone.glob("end-*.npz")))
+        steps_back = [b for a, b in zip(steps, steps[1:], strict=False) if b < a]
+        print(
+            f"{args.strategy}: {args.kills} kills, last resumed from step {steps[-1]}; largest "
+            f"difference from the training left alone {worst:.1e}"
+        )
+        return int(worst > 1e-5 or bool(steps_back) or steps[-1] == 0)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
