@@ -214,7 +214,7 @@ def train(args):
     model = make_model(args, padded.shape[1:], num_levels, padded)
     model.summary()
     model.compile(optimizer=keras.optimizers.Adam(args.learning_rate, clipnorm=args.clip))
-    set_policy(model, "mixed_bfloat16" if args.bfloat16 else "float32")
+    model.conditioner_policy = "mixed_bfloat16" if args.bfloat16 else "float32"
     epochs = args.epochs or (30 if args.data == "digits" else 10)
     if args.minutes is not None and args.epochs is None:
         epochs = 10_000  # The clock ends it.
@@ -243,7 +243,7 @@ def train(args):
             ),
         ],
     )
-    set_policy(model, "float32")  # All that follows is exact, whatever the training was.
+    model.conditioner_policy = "float32"  # All that follows is exact, whatever the training was.
     seconds = budget.elapsed
 
     model.save_weights(str(out / "model.weights.h5"))
@@ -369,12 +369,6 @@ def score_files(args):
 def multiple_of(args):
     """What the height and width of the images must be a multiple of."""
     return {"nice": 1, "real_nvp": 2 ** (args.levels - 1), "glow": 2**args.levels}[args.model]
-
-
-def set_policy(model, policy):
-    """Sets in which precision the networks compute; all else is float32 always."""
-    for layer in model.conditioners:
-        layer.dtype_policy = keras.DTypePolicy(policy)
 
 
 def read_history(path):

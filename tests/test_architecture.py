@@ -23,6 +23,7 @@ ARROWS = {
     "_requirements": set(),
     "_files": set(),
     "masks": set(),
+    "distribute": set(),
     "elementwise": set(),
     "bijectors": {"masks", "elementwise"},
     "conditioners": {"masks"},

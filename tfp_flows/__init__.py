@@ -7,6 +7,7 @@ _requirements.check()
 from tfp_flows import (  # noqa: E402  (the check comes first, so that it can explain)
     bijectors,
     conditioners,
+    distribute,
     elementwise,
     flows,
     masks,
@@ -21,6 +22,7 @@ __all__ = [
     "__version__",
     "bijectors",
     "conditioners",
+    "distribute",
     "elementwise",
     "flows",
     "masks",

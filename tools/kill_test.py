@@ -18,37 +18,24 @@ import pathlib
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 
+import launch
 import numpy as np
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-ROWS, BATCH = 128, 16
+ROWS, BATCH = 512, 16
 
 
 def train(args):
     """The child: trains, and writes what it has at the end."""
     import keras
-    import tensorflow as tf
 
-    from tfp_flows import FlowModel, flows, preprocessing
+    from tfp_flows import FlowModel, distribute, flows, preprocessing
 
-    if args.strategy == "workers":
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    elif args.strategy == "mirrored":
-        device = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(
-            device, [tf.config.LogicalDeviceConfiguration()] * 2
-        )
-        strategy = tf.distribute.MirroredStrategy(
-            ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
-        )
-    else:
-        strategy = tf.distribute.get_strategy()
+    strategy = distribute.make_strategy(replicas=2 if args.strategy == "mirrored" else None)
     keras.utils.set_random_seed(1)
     images = np.random.default_rng(0).integers(0, 17, size=(ROWS, 4, 4, 1)).astype("uint8")
     with strategy.scope():
@@ -100,21 +87,11 @@ class Training:
         count = 2 if args.strategy == "workers" else 1
         command = [sys.executable, __file__, "--folder", str(folder), "--strategy", args.strategy]
         command += ["--epochs", str(args.epochs), "--sleep", str(sleep)]
-        ports = free_ports(count)
-        self.processes = []
-        for index in range(count):
-            env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
-            env["PYTHONPATH"] = str(ROOT)
-            if count > 1:
-                cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-                task = {"type": "worker", "index": index}
-                env["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
-            with open(folder / f"log-{index}.txt", "ab") as log:
-                self.processes.append(
-                    subprocess.Popen(
-                        command, env=env, stdout=subprocess.PIPE, stderr=log, text=True
-                    )
-                )
+        env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
+        with open(folder / "log.txt", "ab") as log:
+            self.processes = launch.start(
+                command, count, env=env, stdout=subprocess.PIPE, stderr=log, text=True
+            )
 
     def wait_for_steps(self):
         """Returns the step that the training starts or resumes from."""
@@ -143,17 +120,6 @@ class Training:
                 raise SystemExit(f"the training ended with code {process.returncode}")
 
 
-def free_ports(count):
-    """Ports of the loopback that nobody listens at."""
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
 def compare(wanted, found):
     """The largest difference, relative to 1 and the value, between two ends of a training."""
     with np.load(wanted) as a, np.load(found) as b:
@@ -169,7 +135,7 @@ def main():
     )
     parser.add_argument("--strategy", choices=("one", "mirrored", "workers"), default="one")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--span", type=float, default=1.0, help="most seconds to a kill")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--sleep", type=float, default=0.01, help=argparse.SUPPRESS)

@@ -1,12 +1,11 @@
 """What the recipes of autoregressive flows share."""
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners
 from tfp_flows import elementwise as elementwise_maps
-from tfp_flows.flows._parts import SeedStream, event_of, make_base, positive
+from tfp_flows.flows._parts import SeedStream, event_of, layer_policy, make_base, positive
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -64,7 +63,7 @@ def autoregressive_flow(
             residual=residual,
             context_size=context_size,
             seed=next_seed(),
-            dtype=tf.as_dtype(dtype).name,
+            dtype=layer_policy(dtype),
         )
         # On the data side of a layer: it normalizes what the layer's network is about to see.
         if normalization == "actnorm":

@@ -1,5 +1,6 @@
 """What the recipes share: seeds, base distributions, checks."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -38,6 +39,17 @@ def positive(recipe, **values):
         entries = value if isinstance(value, (tuple, list)) else [value]
         if not entries or any(isinstance(n, bool) or int(n) != n or n < 1 for n in entries):
             raise ValueError(f"flows.{recipe}: {name} must be at least 1, got {value!r}.")
+
+
+def layer_policy(dtype):
+    """The policy of a recipe's Keras layers: the global one if it is a mixed one that fits.
+
+    A global `mixed_bfloat16` lets the networks compute in bfloat16; their weights, and all that
+    is no network, have the recipe's dtype.
+    """
+    policy, dtype = keras.config.dtype_policy(), tf.as_dtype(dtype).name
+    mixed = policy.compute_dtype != policy.variable_dtype == dtype
+    return policy.name if mixed else dtype
 
 
 def make_base(base, event_shape, *, trainable, dtype):

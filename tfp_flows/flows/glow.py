@@ -6,7 +6,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners, masks
 from tfp_flows import elementwise as elementwise_maps
-from tfp_flows.flows._parts import SeedStream, event_of, make_base, positive
+from tfp_flows.flows._parts import SeedStream, event_of, layer_policy, make_base, positive
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -85,7 +85,7 @@ def glow(
             )
         kwargs = {"log_scale": log_scale} if coupling == "affine" else {}
         coupling = elementwise_maps.get(_COUPLINGS[coupling], **kwargs)
-    dtype_name = tf.as_dtype(dtype).name
+    policy = layer_policy(dtype)
     next_seed = SeedStream(seed)
 
     def step(shape, label):
@@ -96,7 +96,7 @@ def glow(
             activation=activation,
             context_size=context_size,
             seed=next_seed(),
-            dtype=dtype_name,
+            dtype=policy,
         )
         return [
             bijectors.ActNorm(shape[-1], dtype=dtype, name=f"actnorm_{label}"),
@@ -118,7 +118,7 @@ def glow(
             prior = None
             if learned_prior:
                 prior = keras.layers.Conv2D(
-                    2 * kept[-1], 3, padding="same", kernel_initializer="zeros", dtype=dtype_name
+                    2 * kept[-1], 3, padding="same", kernel_initializer="zeros", dtype=policy
                 )
             below = bijectors.Chain(level(kept, number + 1), name=f"level_{number + 1}")
             parts.append(

@@ -9,7 +9,7 @@ from tfp_flows import bijectors, conditioners
 from tfp_flows import elementwise as elementwise_maps
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.sequential import Sequential
-from tfp_flows.flows._parts import event_of
+from tfp_flows.flows._parts import event_of, layer_policy
 
 tfd = tfp.distributions
 
@@ -85,7 +85,7 @@ def made(
         residual=residual,
         context_size=context_size,
         seed=seed,
-        dtype=tf.as_dtype(dtype).name,
+        dtype=layer_policy(dtype),
     )
     return MADEDistribution(
         layer, shape, output=output, dtype=dtype, validate_args=validate_args, name=name

@@ -5,7 +5,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners, masks
-from tfp_flows.flows._parts import SeedStream, event_of, make_base, positive
+from tfp_flows.flows._parts import SeedStream, event_of, layer_policy, make_base, positive
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -67,7 +67,7 @@ def nice(
             activation=activation,
             context_size=context_size,
             seed=next_seed(),
-            dtype=tf.as_dtype(dtype).name,
+            dtype=layer_policy(dtype),
         )
         parts.append(
             bijectors.AdditiveCoupling(conditioner, mask, dtype=dtype, name=f"coupling_{n}")

@@ -5,7 +5,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners, masks
 from tfp_flows import elementwise as elementwise_maps
-from tfp_flows.flows._parts import SeedStream, event_of, make_base, positive
+from tfp_flows.flows._parts import SeedStream, event_of, layer_policy, make_base, positive
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -130,7 +130,7 @@ class _Couplings:
         self._network = {
             "activation": activation,
             "context_size": context_size,
-            "dtype": tf.as_dtype(dtype).name,
+            "dtype": layer_policy(dtype),
         }
         self._count = 0
 

@@ -99,9 +99,6 @@ class Backup(keras.callbacks.Callback):
         folder, state = found[step]
         self._check(state)
         model = self.model
-        if not model.optimizer.built:
-            with model.distribute_strategy.scope():
-                model.optimizer.build(model.trainable_variables)
         try:
             model.load_weights(folder / state["weights"])
         except ValueError as error:
@@ -277,8 +274,6 @@ def _checksum(path):
 
 
 def _optimizer(model):
+    model._build_optimizer()
     optimizer = model.optimizer
-    if not optimizer.built:
-        with model.distribute_strategy.scope():
-            optimizer.build(model.trainable_variables)
     return f"{type(optimizer).__name__} of {len(optimizer.variables)} variables"

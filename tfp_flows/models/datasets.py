@@ -6,6 +6,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.distribute.input_lib import DistributedDataset
 
+from tfp_flows.models import replicas
+
 
 def of_arrays(data, batch_size, *, shuffle, seed):
     """Batches of arrays in an order that follows from the seed and the number of the epoch.
@@ -93,14 +95,17 @@ class Epochs(DistributedDataset):
     makes one or two an epoch, so that the order of an epoch would not follow from its number.
 
     Args:
-      dataset: `tf.data.Dataset`.
+      dataset: `tf.data.Dataset`, or one that is distributed already.
       strategy: the `tf.distribute.Strategy` to train under.
     """
 
     # Keras (3.15) knows datasets by the names of their classes, and distributes none of this one
     # again. Nothing of it is used but what is defined here.
     def __init__(self, dataset, strategy):
-        self._dataset = strategy.experimental_distribute_dataset(dataset)
+        self._size = _steps(dataset, strategy)
+        if isinstance(dataset, tf.data.Dataset):
+            dataset = strategy.experimental_distribute_dataset(dataset)
+        self._dataset = dataset
         self._unused = None
 
     @property
@@ -110,9 +115,8 @@ class Epochs(DistributedDataset):
 
     @property
     def cardinality(self):
-        """Number of batches, negative if infinite or unknown."""
-        size = self._dataset.cardinality
-        return int(size() if callable(size) else size)
+        """Number of steps, negative if infinite or unknown."""
+        return self._size
 
     def __iter__(self):
         if self._unused is None:
@@ -152,6 +156,17 @@ class Epochs(DistributedDataset):
         for _ in range(iterators):
             iter(self._dataset)
         return batches
+
+
+def _steps(dataset, strategy):
+    if not isinstance(dataset, tf.data.Dataset):
+        return tf.data.UNKNOWN_CARDINALITY
+    size = int(dataset.cardinality())
+    policy = dataset.options().experimental_distribute.auto_shard_policy
+    by_data = policy == tf.data.experimental.AutoShardPolicy.DATA
+    # Other policies divide other things than batches.
+    known = size < 0 or by_data or replicas.num_workers(strategy) == 1
+    return size if known else tf.data.UNKNOWN_CARDINALITY
 
 
 def draw_seed():

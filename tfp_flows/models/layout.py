@@ -69,5 +69,14 @@ def check_weights_file(path, model):
         raise ValueError(f"{owner}: {error}") from error
 
 
+def holds_optimizer(path):
+    """Whether a `.weights.h5` file holds the state of a trained optimizer."""
+    if not str(path).endswith(".weights.h5"):
+        return False
+    with h5py.File(path, "r") as file:
+        # Number of steps and learning rate alone: the optimizer of a model that never trained.
+        return len(file.get("optimizer/vars", ())) > 2
+
+
 def _line(name, variable):
     return f"{name}: {variable.dtype} {list(variable.shape)}"

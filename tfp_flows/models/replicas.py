@@ -150,7 +150,8 @@ def worker_index(strategy):
     """Number of this process among them; 0 is the chief."""
     if num_workers(strategy) == 1:
         return 0
-    return strategy.cluster_resolver.task_id
+    # Its resolver's `task_id` is 0 for the chief and for the first worker (TF 2.21).
+    return strategy.extended._id_in_cluster
 
 
 def sum_over_workers(strategy):
