@@ -181,28 +181,6 @@ def test_model_checkpoint(tmp_path):
     np.testing.assert_allclose(other.log_prob(X), model.log_prob(X), rtol=1e-6)
 
 
-def test_backup_and_restore_resumes(tmp_path):
-    """Killed in the third of five epochs: the resumed training ends at the same weights."""
-
-    class Kill(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 2:
-                raise KeyboardInterrupt
-
-    def train(callbacks):
-        model = compiled(real_nvp(actnorm=True), keras.optimizers.Adam(0.01))
-        model.fit(X, epochs=5, shuffle=False, batch_size=16, callbacks=callbacks, verbose=0)
-        return model
-
-    wanted = train([])
-    backup = keras.callbacks.BackupAndRestore(tmp_path / "b", delete_checkpoint=False)
-    with pytest.raises(KeyboardInterrupt):
-        train([backup, Kill()])
-    resumed = train([keras.callbacks.BackupAndRestore(tmp_path / "b")])
-    assert int(resumed.optimizer.iterations.numpy()) == 15
-    same(weights(resumed), weights(wanted), rtol=1e-5, atol=1e-6)
-
-
 def test_ema():
     """After `fit` the weights are the average, and log_prob uses it."""
     kwargs = {"batch_size": 40, "epochs": 3, "shuffle": False, "verbose": 0}

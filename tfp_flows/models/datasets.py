@@ -140,22 +140,13 @@ class Epochs(DistributedDataset):
         Returns:
           How many batches of the next iterator are to be dropped.
         """
-        steps = progress.steps_per_epoch
-        iterators, batches = progress.epoch, progress.calls * progress.steps_per_execution
+        steps, done = progress.steps_per_epoch, progress.calls * progress.steps_per_execution
         if steps is not None:
-            # Keras goes on with an iterator from epoch to epoch, and makes a new one at its end.
-            iterators, batches = 0, progress.epoch * steps + min(batches, steps)
-            if self.cardinality > 0:
-                if self.cardinality % steps:
-                    raise ValueError(
-                        f"FlowModel.fit: cannot resume exactly: an epoch is {steps} of the "
-                        f"dataset's {self.cardinality} batches, which is no multiple of it. Repeat "
-                        "the dataset (`dataset.repeat()`), or leave steps_per_epoch out."
-                    )
-                iterators, batches = divmod(batches, self.cardinality)
-        for _ in range(iterators):
+            # One iterator goes on from epoch to epoch.
+            return progress.epoch * steps + min(done, steps)
+        for _ in range(progress.epoch):
             iter(self._dataset)
-        return batches
+        return done
 
 
 def _steps(dataset, strategy):

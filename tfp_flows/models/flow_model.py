@@ -344,6 +344,8 @@ class FlowModel(keras.Model):
         if distributed or (isinstance(x, tf.data.Dataset) and (workers > 1 or backup is not None)):
             if resumed and progress.peeked:
                 iter(x)
+            if progress.steps_per_epoch is not None and not distributed:
+                x = x.repeat()  # As Keras does, with an iterator whose position it keeps.
             self._epochs = x = datasets.Epochs(x, strategy)
             dropped = x.advance(progress)
             # Keras says so at every end of a dataset whose size it does not know.

@@ -194,5 +194,5 @@ def explain_lost_worker(strategy, error):
         raise RuntimeError(
             f"FlowModel.fit: worker {worker_index(strategy)} of {num_workers(strategy)} lost "
             "another one. Start all of them again: with a keras.callbacks.BackupAndRestore they "
-            f"resume from the last backup that all have. TensorFlow says: {error.message}"
+            "resume from the last backup that all have."
         ) from error

@@ -1,0 +1,120 @@
+"""What goes wrong under a strategy of two replicas, and what is said; run by test_bad_input.py.
+
+Prints a line of JSON a case: its name, and the type and the text of the error.
+"""
+
+import json
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfp_flows import FlowModel, distribute, flows
+
+STRATEGY = distribute.make_strategy(replicas=2)
+X = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+
+
+def real_nvp(**kwargs):
+    return flows.real_nvp([4], num_couplings=1, hidden_units=(4,), seed=0, **kwargs)
+
+
+def model(flow=real_nvp, **kwargs):
+    with STRATEGY.scope():
+        found = FlowModel(flow())
+        found.compile(**kwargs)
+    return found
+
+
+def central_storage():
+    with tf.distribute.experimental.CentralStorageStrategy().scope():
+        FlowModel(real_nvp())
+
+
+def distribution_outside():
+    flow = real_nvp()
+    with STRATEGY.scope():
+        FlowModel(flow)
+
+
+def model_outside():
+    with STRATEGY.scope():
+        flow = real_nvp()
+    FlowModel(flow)
+
+
+def optimizer_outside():
+    with STRATEGY.scope():
+        found = FlowModel(real_nvp())
+    found.compile(keras.optimizers.SGD(0.1))
+
+
+def accumulation():
+    with STRATEGY.scope():
+        model(optimizer=keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+
+
+def loss_scale():
+    with STRATEGY.scope():
+        model(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)))
+
+
+def batch_norm_under_xla():
+    model(lambda: flows.maf([4], hidden_units=(8,), normalization="batch_norm"), jit_compile=True)
+
+
+def batch_of_one():
+    model().fit(X, batch_size=1, verbose=0)
+
+
+def dataset_of_one():
+    model().fit(tf.data.Dataset.from_tensor_slices(X).batch(1, drop_remainder=True), verbose=0)
+
+
+def infinity_on_one_replica():
+    found = model(optimizer="sgd")
+    found.fit(X, batch_size=16, epochs=1, verbose=0)
+    before = [v.numpy() for v in found.variables]
+    steps = int(found.optimizer.iterations.numpy())
+    bad = X[:16].copy()
+    bad[12] = np.inf  # the second replica's
+    try:
+        found.fit(bad, batch_size=16, shuffle=False, verbose=0)
+    finally:
+        for old, v in zip(before, found.variables, strict=True):
+            np.testing.assert_array_equal(old, v.numpy())
+        if int(found.optimizer.iterations.numpy()) != steps:
+            raise AssertionError("a step was counted")
+
+
+CASES = [
+    central_storage,
+    distribution_outside,
+    model_outside,
+    optimizer_outside,
+    accumulation,
+    loss_scale,
+    batch_norm_under_xla,
+    batch_of_one,
+    dataset_of_one,
+    infinity_on_one_replica,
+]
+
+
+def works_by_name():
+    """An optimizer that is given by its name may be given outside the scope."""
+    with STRATEGY.scope():
+        found = FlowModel(real_nvp())
+    found.compile("sgd")
+    found.fit(X, batch_size=16, verbose=0)
+
+
+if __name__ == "__main__":
+    works_by_name()
+    for case in CASES:
+        error = None
+        try:
+            case()
+        except Exception as found:
+            error = f"{type(found).__name__}: {found}"
+        print(json.dumps({case.__name__: error}), flush=True)

@@ -1,0 +1,232 @@
+"""BackupAndRestore: an interrupted training ends where an undisturbed one ends."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from models.fitting import X, compiled, real_nvp
+
+from tfp_flows import FlowModel, flows, preprocessing
+
+IMAGES = np.random.default_rng(0).integers(0, 17, size=(40, 2, 2, 1)).astype("uint8")
+
+
+class Killed(Exception):
+    """What a SIGKILL looks like from inside: the callbacks have no last words."""
+
+
+class Kill(keras.callbacks.Callback):
+    """Ends a training at a step."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations.numpy()) >= self.step:
+            raise Killed
+
+
+def dataset(x=X):
+    return tf.data.Dataset.from_tensor_slices(x).shuffle(40, seed=3).batch(7)
+
+
+def glow():
+    flow = flows.glow([2, 2, 1], num_levels=1, num_steps=1, hidden_filters=4, seed=0)
+    noise = preprocessing.UniformDequantization(17, seed=0)
+    model = FlowModel(flow, dequantization=noise)
+    model.compile(optimizer=keras.optimizers.Adam(0.01))
+    return model
+
+
+def vector(optimizer=keras.optimizers.Adam, flow=None, **kwargs):
+    return compiled(flow or real_nvp(actnorm=True), optimizer(0.01), **kwargs)
+
+
+def batch_norm():
+    return vector(flow=flows.maf([2], hidden_units=(4,), normalization="batch_norm", seed=0))
+
+
+CASES = {
+    # model, data, arguments of fit
+    "arrays": (vector, {"x": X, "batch_size": 7}),
+    "images": (glow, {"x": IMAGES, "batch_size": 7}),
+    "batch_norm": (batch_norm, {"x": X, "batch_size": 7}),
+    "split": (vector, {"x": X, "batch_size": 7, "validation_split": 0.3}),
+    "in_order": (vector, {"x": X, "batch_size": 7, "shuffle": False}),
+    "weights": (vector, {"x": X, "batch_size": 7, "sample_weight": np.linspace(0, 2, 40)}),
+    "dataset": (vector, {"x": dataset}),
+    "unknown_size": (vector, {"x": lambda: dataset().filter(lambda x: True)}),
+    "steps_per_epoch": (vector, {"x": lambda: dataset().repeat(), "steps_per_epoch": 4}),
+    "steps_of_finite": (vector, {"x": dataset, "steps_per_epoch": 3}),
+    "steps_across_the_end": (vector, {"x": dataset, "steps_per_epoch": 4}),
+    "steps_per_execution": (
+        lambda: vector(steps_per_execution=4),
+        {"x": X, "batch_size": 7},
+    ),
+}
+
+
+def train(name, folder, kill=None, epochs=5, frequency=2, callbacks=()):
+    make, kwargs = CASES[name]
+    keras.utils.set_random_seed(1)
+    model = make()
+    kwargs = {k: v() if callable(v) else v for k, v in kwargs.items()}
+    backup = keras.callbacks.BackupAndRestore(folder, save_freq=frequency, delete_checkpoint=False)
+    callbacks = [backup, *callbacks, *([Kill(kill)] if kill else [])]
+    try:
+        history = model.fit(**kwargs, epochs=epochs, callbacks=callbacks, verbose=0)
+    except Killed:
+        return model, None
+    return model, {k: v[-1] for k, v in history.history.items()}
+
+
+def same_end(one, other):
+    for a, b in zip(
+        [*one[0].variables, *one[0].optimizer.variables],
+        [*other[0].variables, *other[0].optimizer.variables],
+        strict=True,
+    ):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6, atol=1e-7, err_msg=a.path)
+    for key, value in one[1].items():
+        np.testing.assert_allclose(other[1][key], value, rtol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ends_where_an_undisturbed_training_ends(tmp_path, name):
+    wanted = train(name, tmp_path / "alone")
+    for step in (3, 8, 13):
+        train(name, tmp_path / "killed", kill=step)
+    same_end(wanted, train(name, tmp_path / "killed"))
+
+
+@pytest.mark.parametrize("name", ["arrays", "dataset"])
+def test_of_whole_epochs(tmp_path, name):
+    wanted = train(name, tmp_path / "alone", frequency="epoch")
+    train(name, tmp_path / "killed", kill=15, frequency="epoch")
+    same_end(wanted, train(name, tmp_path / "killed", frequency="epoch"))
+
+
+def test_it_resumes_and_does_not_start_again(tmp_path):
+    train("arrays", tmp_path, kill=9)
+    first = []
+
+    class Note(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            first.append(epoch)
+
+    train("arrays", tmp_path, callbacks=[Note()])
+    assert first[0] == 1  # 6 steps an epoch: step 9 is in the second
+    names = sorted(p.name for p in tmp_path.glob("*.json"))
+    assert names == ["step-0000000028.json", "step-0000000030.json"]
+
+
+def test_other_callbacks_remember(tmp_path):
+    def callbacks():
+        return [
+            keras.callbacks.EarlyStopping(patience=50, restore_best_weights=True),
+            keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=1, min_delta=0.5),
+        ]
+
+    wanted = train("split", tmp_path / "alone", callbacks=callbacks(), epochs=8)
+    for step in (9, 17, 25):
+        train("split", tmp_path / "killed", kill=step, callbacks=callbacks(), epochs=8)
+    found = train("split", tmp_path / "killed", callbacks=callbacks(), epochs=8)
+    same_end(wanted, found)
+    assert float(wanted[0].optimizer.learning_rate.numpy()) < 0.006
+
+
+def test_a_finished_training_removes_its_backups(tmp_path):
+    model = vector()
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "b")
+    model.fit(X, epochs=2, callbacks=[backup], verbose=0)
+    assert not (tmp_path / "b").exists()
+
+
+# --- Damage. ---
+
+
+def newest(folder):
+    return sorted(folder.glob("step-*.json"))[-1]
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+@pytest.mark.parametrize("what", ["weights", "description"])
+def test_a_backup_cut_short_is_not_loaded(tmp_path, what):
+    """The one before it is, and the end is the same."""
+    wanted = train("arrays", tmp_path / "alone")
+    train("arrays", tmp_path / "killed", kill=9)
+    path = newest(tmp_path / "killed")
+    cut(path if what == "description" else path.with_suffix(".weights.h5"))
+    same_end(wanted, train("arrays", tmp_path / "killed"))
+
+
+def test_a_save_cut_short_leaves_a_partial_that_is_removed(tmp_path):
+    train("arrays", tmp_path, kill=5)
+    partial = tmp_path / ".step-0000000006.weights.h5.0123.partial.weights.h5"
+    partial.write_bytes(b"half")
+    train("arrays", tmp_path, kill=9)
+    assert not partial.exists()
+
+
+def test_only_damaged_backups(tmp_path):
+    train("arrays", tmp_path, kill=9)
+    for path in tmp_path.glob("*.weights.h5"):
+        cut(path)
+    with pytest.raises(ValueError, match="no backup in .* is whole .*Remove the directory to"):
+        train("arrays", tmp_path)
+
+
+def test_a_newer_format(tmp_path):
+    train("arrays", tmp_path, kill=9)
+    for path in tmp_path.glob("*.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+    with pytest.raises(ValueError, match="has the newer format 99"):
+        train("arrays", tmp_path)
+
+
+def resume(model, folder):
+    backup = keras.callbacks.BackupAndRestore(folder)
+    model.fit(X, batch_size=7, callbacks=[backup], verbose=0)
+
+
+def test_another_architecture(tmp_path):
+    train("arrays", tmp_path, kill=9)
+    other = vector(flow=real_nvp(actnorm=True, hidden_units=(5,)))
+    with pytest.raises(ValueError, match="the backup is of another model: .*weights of another"):
+        resume(other, tmp_path)
+
+
+def test_another_optimizer(tmp_path):
+    train("arrays", tmp_path, kill=9)
+    with pytest.raises(ValueError, match="backup has the optimizer Adam of .* the model SGD of"):
+        resume(vector(optimizer=keras.optimizers.SGD), tmp_path)
+
+
+def test_other_steps_per_execution(tmp_path):
+    train("arrays", tmp_path, kill=9)
+    with pytest.raises(ValueError, match="steps_per_execution=1, the model has 3"):
+        resume(vector(steps_per_execution=3), tmp_path)
+
+
+def test_two_backups_are_refused(tmp_path):
+    backups = [keras.callbacks.BackupAndRestore(tmp_path / n) for n in "ab"]
+    with pytest.raises(ValueError, match="expected one BackupAndRestore, got 2"):
+        vector().fit(X, callbacks=backups, verbose=0)
+
+
+def test_weights_keep_the_optimizer_of_a_model_that_has_not_trained_yet(tmp_path):
+    """Keras leaves it out, without an error, where the optimizer has no variables yet."""
+    model = vector()
+    model.fit(X, epochs=2, verbose=0)
+    model.save_weights(tmp_path / "m.weights.h5")
+    other = vector()
+    other.load_weights(tmp_path / "m.weights.h5")
+    assert int(other.optimizer.iterations.numpy()) == int(model.optimizer.iterations.numpy()) > 0
+    for a, b in zip(model.optimizer.variables, other.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
