@@ -17,8 +17,7 @@ is not finite, such as that of a row outside of the support, is null. Errors are
 status 400, 413 (body or batch too large) or 503 (too much waiting: try again).
 
 Requests for log-densities that come in while the model is busy run as one batch, the next; nobody
-waits for a batch to fill. (Where the model dequantizes, they run one by one: the noise of a row
-depends on its place in the batch, and an answer should not depend on who else asks.)
+waits for a batch to fill. A row's answer does not depend on who else asks, but for rounding.
 
     curl -s localhost:8080/v1/log_prob -d '{"x": [[0.1, 0.2]]}'
 """
@@ -36,6 +35,9 @@ import tensorflow as tf
 from aiohttp import web
 
 
+FORMAT_VERSION = 1  # of the manifest
+
+
 class Refused(Exception):
     """A request that is not answered, with the HTTP status that says why."""
 
@@ -44,16 +46,47 @@ class Refused(Exception):
         self.status = status
 
 
+class NoExport(Exception):
+    """A folder that cannot be served."""
+
+
+def read_manifest(folder):
+    """An export's description of itself."""
+    path = os.path.join(folder, "assets.extra", "manifest.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            manifest = json.load(file)
+    except OSError as error:
+        raise NoExport(
+            f"'{folder}' is no export of FlowModel.export: there is no {path} ({error.strerror})"
+        ) from error
+    except ValueError as error:
+        raise NoExport(f"{path} is damaged: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != "tfp_flows export":
+        raise NoExport(f"{path} was not written by FlowModel.export")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise NoExport(
+            f"'{folder}' has format version {manifest.get('format_version')!r}, this server reads "
+            f"{FORMAT_VERSION}: take the serve.py that came with tfp_flows "
+            f"{manifest.get('versions', {}).get('tfp_flows')}"
+        )
+    return manifest
+
+
 class Model:
     """An export and its manifest; checks requests and runs batches."""
 
     def __init__(self, folder):
-        with open(os.path.join(folder, "assets.extra", "manifest.json"), encoding="utf-8") as file:
-            self.manifest = json.load(file)
-        # The functions hold their variables weakly: the object itself must be kept.
-        self._loaded = tf.saved_model.load(folder)
+        self.manifest = read_manifest(folder)
+        try:
+            # The functions hold their variables weakly: the object itself must be kept.
+            self._loaded = tf.saved_model.load(folder)
+        except Exception as error:  # TensorFlow raises all kinds here, IndexError among them.
+            raise NoExport(f"the export in '{folder}' is damaged: {error}") from error
         self._signatures = self._loaded.signatures
-        self.merges = self.manifest["num_levels"] is None
+        missing = set(self.manifest["signatures"]) - set(self._signatures)
+        if missing:
+            raise NoExport(f"the export in '{folder}' is damaged: it lacks {sorted(missing)}")
 
     def array(self, request, key, signature, max_rows):
         """An input of a request as an array of the dtype and shape that the signature takes."""
@@ -143,7 +176,7 @@ class Batcher:
                 await self._answer([answer], [1], "sample", **context)
                 continue
             batch, rows = [(x, context, answer)], len(x)
-            while self._model.merges and not self._queue.empty():
+            while not self._queue.empty():
                 item = self._queue.get_nowait()
                 if item[0] is None or rows + len(item[0]) > self._max_batch:
                     held = item
@@ -275,10 +308,12 @@ def main():
     parser.add_argument("--max-queue", type=int, default=256, help="requests that may wait")
     parser.add_argument("--max-bytes", type=int, default=2**22, help="size of a body")
     options = parser.parse_args()
+    try:
+        model = Model(options.export)
+    except NoExport as error:
+        parser.exit(1, f"serve.py: {error}\n")
     print(f"serving {options.export} on http://{options.host}:{options.port}", flush=True)
-    web.run_app(
-        make_app(Model(options.export), options), host=options.host, port=options.port, print=None
-    )
+    web.run_app(make_app(model, options), host=options.host, port=options.port, print=None)
 
 
 if __name__ == "__main__":

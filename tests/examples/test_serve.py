@@ -1,10 +1,13 @@
 """The example server: right answers, refusals, and many clients at once, on the loopback."""
 
+import asyncio
 import concurrent.futures
 import http.client
+import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,8 +16,9 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 
-from tfp_flows import FlowModel, flows
+from tfp_flows import FlowModel, flows, preprocessing
 
 pytest.importorskip("aiohttp")
 SERVER = pathlib.Path(__file__).parents[2] / "examples" / "serve.py"
@@ -166,3 +170,104 @@ def test_many_clients_at_once(server):
         f"{after['batches'] - before['batches']} batches"
     )
     assert times[-1] < 20.0
+
+
+# --- Its parts, in this process. ---
+
+
+@pytest.fixture(scope="module")
+def serve():
+    spec = importlib.util.spec_from_file_location("serve", SERVER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A model that dequantizes, and its export."""
+    glow = flows.glow([4, 4, 1], num_levels=1, num_steps=1, hidden_filters=4, seed=0)
+    model = FlowModel(
+        tfp.distributions.TransformedDistribution(glow, preprocessing.Logit(17.0)),
+        dequantization=preprocessing.UniformDequantization(17),
+    )
+    model.initialize(np.random.default_rng(0).integers(0, 17, size=(32, 4, 4, 1)).astype(np.uint8))
+    path = str(tmp_path_factory.mktemp("digits") / "model")
+    model.export(path)
+    return model, path
+
+
+def _answers(serve, model, requests, **limits):
+    """Puts requests into the queue before anybody serves it; answers, and how many batches."""
+
+    async def run():
+        batcher = serve.Batcher(model, **{"max_batch": 64, "max_queue": 64, **limits})
+        tasks = [asyncio.ensure_future(batcher.log_prob(x, None)) for x in requests]
+        await asyncio.sleep(0)  # All of them are in the queue then.
+        serving = asyncio.ensure_future(batcher.serve())
+        try:
+            return await asyncio.gather(*tasks, return_exceptions=True), batcher.batches
+        finally:
+            serving.cancel()
+
+    return asyncio.run(run())
+
+
+def test_requests_of_a_model_that_dequantizes_share_a_batch(serve, digits):
+    """And each has the score that the row has alone, whoever else asks."""
+    model, path = digits
+    served = serve.Model(path)
+    x = np.random.default_rng(1).integers(0, 17, size=(6, 4, 4, 1)).astype(np.int32)
+    requests = [x[:1], x[1:4], x[4:]]
+    wanted = [model.log_prob(r) for r in requests]
+    for limits, batches in [({}, 1), ({"max_batch": 4}, 2), ({"max_batch": 1}, 3)]:
+        answers, count = _answers(serve, served, requests, **limits)
+        assert count == batches
+        for found, expected in zip(answers, wanted, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_full_queue_and_a_failing_model_are_told(serve):
+    class Broken:
+        def run(self, signature, **inputs):
+            raise OSError("out of order")
+
+    answers, _ = _answers(serve, Broken(), [np.zeros([1, 4])] * 5, max_queue=3)
+    assert [answer.status for answer in answers] == [500, 500, 500, 503, 503]
+    assert "out of order" in str(answers[0]) and "waiting" in str(answers[4])
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:300])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda path: (path / "assets.extra/manifest.json").unlink(), "is no export of FlowModel"),
+        (lambda path: _cut(path / "assets.extra/manifest.json"), "manifest.json is damaged"),
+        (lambda path: _cut(path / "saved_model.pb"), "the export in .* is damaged"),
+        (lambda path: _cut(next(path.glob("variables/*.data-*"))), "the export in .* is damaged"),
+        ({"format_version": 2}, "has format version 2, this server reads 1"),
+        ({"format": "another program's"}, "was not written by FlowModel.export"),
+        ({"signatures": {"log_prob": {}, "train": {}}}, r"it lacks \['train'\]"),
+    ],
+)
+def test_what_it_does_not_serve(serve, digits, tmp_path, change, words):
+    path = tmp_path / "model"
+    shutil.copytree(digits[1], path)
+    if isinstance(change, dict):
+        manifest = path / "assets.extra" / "manifest.json"
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **change}))
+    else:
+        change(path)
+    with pytest.raises(serve.NoExport, match=words):
+        serve.Model(str(path))
+
+
+def test_the_command_line_says_so_in_one_line(serve, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["serve.py", "/nothing"])
+    with pytest.raises(SystemExit) as stopped:
+        serve.main()
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith("serve.py: '/nothing' is no export of FlowModel")

@@ -36,6 +36,8 @@ def _inputs(signature, values):
         ("vector", "log_prob"),
         ("vector", "forward"),
         ("vector", "inverse"),
+        ("image", "log_prob"),
+        ("image", "bits_per_dim"),
         ("image", "log_prob_dequantized"),
         ("image", "forward"),
         ("image", "inverse"),
@@ -55,7 +57,7 @@ def test_tflite_runs_what_is_deterministic(exports, name, signature):
 
 
 def test_tflite_has_no_seeded_random_numbers(exports):
-    """The reason why `sample`, and `log_prob` with dequantization, do not convert."""
+    """The reason why `sample` does not convert."""
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(exports / "vector"), signature_keys=["sample"]
     )

@@ -115,6 +115,28 @@ def test_a_model_that_dequantizes_takes_integers(image):
     np.testing.assert_allclose(got, model.log_prob(floats), rtol=1e-6)
 
 
+def test_a_score_depends_on_no_other_row_and_no_place(image):
+    """So that a server may merge requests. In the model's log_prob and predict, and exported."""
+    model, _, signatures = image
+    x = images(6)
+    wanted = model.log_prob(x)
+
+    def predicted(x):
+        return model.predict(x, batch_size=4, verbose=0)
+
+    def exported(x):
+        return signatures["log_prob"](x=tf.constant(x, tf.int32))["log_prob"]
+
+    for score in (model.log_prob, predicted, exported):
+        np.testing.assert_allclose(score(x), wanted, rtol=1e-6)
+        np.testing.assert_allclose(score(x[::-1])[::-1], wanted, rtol=1e-6)
+        np.testing.assert_allclose(score(x[4:5])[0], wanted[4], rtol=1e-6)
+    # The noise of training and of `evaluate` stays a row's own.
+    same = np.repeat(x[:1], 2, axis=0)
+    noisy = model._prepare(tf.constant(same), (2, 0))
+    assert np.abs(noisy[0] - noisy[1]).max() > 0.01
+
+
 def test_bits_per_dim_is_there_where_the_model_reports_it(vector, image):
     assert "bits_per_dim" not in vector[2]
     assert {"log_prob", "bits_per_dim", "forward", "inverse", "sample"} <= set(image[2])

@@ -71,6 +71,57 @@ def test_unknown_shapes_and_xla():
         np.testing.assert_array_equal(np.floor(f(IMAGES, [0, 1])), IMAGES)
 
 
+# --- The noise of scores. ---
+
+
+def test_shared_noise_is_the_same_for_every_event_wherever_it_stands():
+    dequantize = UniformDequantization(256)
+    y = dequantize.shared_noise(IMAGES, event_shape=[4, 4, 1]).numpy()
+    np.testing.assert_array_equal(np.floor(y), IMAGES)
+    noise = y.astype(np.float64) - IMAGES
+    # The same but for the digits that a float32 has left at 255.
+    np.testing.assert_allclose(noise, np.broadcast_to(noise[:1], noise.shape), atol=3e-5)
+    order = np.random.default_rng(1).permutation(len(IMAGES))
+    again = dequantize.shared_noise(IMAGES[order].reshape(5, 8, 4, 4, 1), event_shape=[4, 4, 1])
+    np.testing.assert_array_equal(np.reshape(again, y.shape), y[order])
+
+
+def test_shared_noise_is_uniform_over_entries_and_over_seeds():
+    dequantize = UniformDequantization(256)
+    for x, shape, seeds in [(np.zeros(20_000, int), [20_000], 1), (np.zeros([1], int), [1], 3000)]:
+        noise = [dequantize.shared_noise(x, event_shape=shape, seed=k) for k in range(seeds)]
+        assert stats.kstest(np.ravel(noise), "uniform").pvalue > 1e-3
+
+
+def test_shared_noise_is_the_same_in_every_mode_and_version():
+    dequantize, images = UniformDequantization(256), IMAGES[:, :1, :2]
+    wanted = dequantize.shared_noise(images, event_shape=[1, 2, 1])
+    np.testing.assert_allclose((wanted - images)[0, 0, :, 0], [0.5488135, 0.71518937], atol=3e-5)
+    for jit in (False, True):
+        f = tf.function(
+            lambda x: dequantize.shared_noise(x, event_shape=[1, 2, 1]), jit_compile=jit
+        )
+        np.testing.assert_array_equal(f(images), wanted)
+
+
+def test_shared_noise_refuses():
+    dequantize = UniformDequantization(32)
+    x = np.zeros([3, 4], int)
+    for shape in ([None], None):
+        with pytest.raises(ValueError, match="event_shape must be fully known"):
+            dequantize.shared_noise(x, event_shape=shape)
+    # Both would be broadcast.
+    for bad, shape in [(x[:, :1], [4]), (x, [3, 3, 4])]:
+        with pytest.raises(ValueError, match=r"expected x of shape \[\.\.\., .*4\], got"):
+            dequantize.shared_noise(bad, event_shape=shape)
+    with pytest.raises(ValueError, match="Seed must be between 0"):
+        dequantize.shared_noise(x, event_shape=[4], seed=-1)
+    with pytest.raises(ValueError, match=r"integers in \[0, 32\)"):
+        dequantize.shared_noise(x + 32, event_shape=[4])
+    with pytest.raises(TypeError, match="got float64"):
+        dequantize.shared_noise(x / 2, event_shape=[4])
+
+
 def test_quantize_clips_samples():
     dequantize = UniformDequantization(32)
     np.testing.assert_array_equal(

@@ -21,7 +21,7 @@ class UniformDequantization:
     The noise depends only on the seed of the call (and on the shape), so that a training step
     can be repeated exactly. It must differ from step to step and from epoch to epoch: a model
     trained with fixed noise learns the noise. `FlowModel` takes care of that by itself. In a
-    `tf.data` pipeline use `map_dataset`.
+    `tf.data` pipeline use `map_dataset`. Scores are another matter: see `shared_noise`.
 
     Args:
       num_levels: `int` from 2 to 65536; the data are integers in `[0, num_levels)`. Default:
@@ -87,7 +87,63 @@ class UniformDequantization:
         """
         x = self._check(x)
         seed = (seed, 0) if isinstance(seed, (int, np.integer)) else tf.cast(seed, tf.int32)
-        noise = tf.random.stateless_uniform(tf.shape(x), seed, dtype=self.dtype)
+        return self._add(x, tf.random.stateless_uniform(tf.shape(x), seed, dtype=self.dtype))
+
+    def shared_noise(self, x, *, event_shape, seed=0):
+        """Returns `x + u` with one draw of `u` for all events: the noise of scores.
+
+        With it a score is a function of the event alone. It depends neither on the rows beside
+        it nor on its place among them, nor on the device or the batch size, so that requests
+        to a server can be merged; and the difference of two scores is not one of their noise.
+        `FlowModel.log_prob`, `predict` and the exported `log_prob` use it, with the seed 0.
+
+        Over the seeds, the mean of `log p(x + u)` is the bound `E_u log p(x + u)` of each event,
+        as with noise of its own for each: the estimate is unbiased. But events share the draw,
+        so the error of their mean does not shrink as that of independent draws does when there
+        are more events. For the held-out figure of a data set take `FlowModel.evaluate`, whose
+        noise is a row's own, or average over seeds:
+        `model.log_prob(dequantization.shared_noise(x, event_shape=model.event_shape, seed=k))`.
+
+        Args:
+          x: integer tensor or array `[..., *event_shape]`, values in `[0, num_levels)`, checked
+            as by a call.
+          event_shape: the static shape of one event.
+          seed: `int` from 0 to 2^32 - 1. The same seed gives the same noise, on every device,
+            compiled or not. Default: 0.
+
+        Returns:
+          Tensor of the shape of `x` and of `dtype`, in `[0, num_levels)`.
+
+        Raises:
+          TypeError: if `x` is not of an integer dtype.
+          ValueError: if `event_shape` is not fully known or not that of `x`, or `seed` is out of
+            range; in eager mode, if a value lies outside `[0, num_levels)`.
+
+        >>> dequantize = UniformDequantization(256)
+        >>> y = dequantize.shared_noise(np.array([[3, 5], [9, 9], [3, 5]]), event_shape=[2])
+        >>> np.testing.assert_array_equal(y[0], y[2])
+        """
+        event_shape = tf.TensorShape(event_shape)
+        if not event_shape.is_fully_defined():
+            raise ValueError(
+                "UniformDequantization.shared_noise: event_shape must be fully known, got "
+                f"{event_shape}. Give the static shape of one event, without batch dimensions."
+            )
+        x = self._check(x)
+        if x.shape.rank is not None and not (
+            x.shape.rank >= event_shape.rank
+            and x.shape[x.shape.rank - event_shape.rank :].is_compatible_with(event_shape)
+        ):
+            raise ValueError(
+                "UniformDequantization.shared_noise: expected x of shape [..., "
+                f"{', '.join(map(str, event_shape))}], got {x.shape}."
+            )
+        # NumPy never changes what RandomState draws, and in a graph the draw is a constant, which
+        # converters that know no random numbers take.
+        noise = np.random.RandomState(seed).random_sample(event_shape.as_list())
+        return self._add(x, tf.constant(noise, self.dtype))
+
+    def _add(self, x, noise):
         x = tf.cast(x, self.dtype)
         # For an integer n up to 2^p the product n (1 - 2^-p), p the bits of the significand,
         # rounds to the float just below n: n 2^-p is at least half and at most one spacing.
