@@ -15,6 +15,7 @@ from tfp_flows import (  # noqa: E402  (the check comes first, so that it can ex
     testing,
 )
 from tfp_flows.models import FlowModel  # noqa: E402
+from tfp_flows.saving import load  # noqa: E402
 from tfp_flows.version import __version__  # noqa: E402
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "distribute",
     "elementwise",
     "flows",
+    "load",
     "masks",
     "preprocessing",
     "testing",

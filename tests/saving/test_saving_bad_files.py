@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import zipfile
 
 import keras
@@ -12,6 +13,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+import tfp_flows
 from tfp_flows import FlowModel, bijectors, conditioners, flows, masks
 from tfp_flows.saving import FORMAT_VERSION, describe, rebuild
 
@@ -148,20 +150,22 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__.strip("_"))
-def test_a_changed_configuration_is_refused(saved, tmp_path, monkeypatch, change):
+@pytest.mark.parametrize("load", [keras.models.load_model, tfp_flows.load])
+def test_a_changed_configuration_is_refused(saved, tmp_path, monkeypatch, change, load):
     ran = []
     monkeypatch.setattr(os, "system", ran.append)
     path = tmp_path / "model.keras"
     _rewrite(saved, path, change)
     with pytest.raises(ValueError, match=CHANGES[change]):
-        keras.models.load_model(path)
+        load(path)
     assert not ran
 
 
 def test_an_unchanged_copy_loads(saved, tmp_path):
     """So that the refusals above are of the changes."""
     _rewrite(saved, tmp_path / "model.keras", lambda config: None)
-    assert keras.models.load_model(tmp_path / "model.keras").event_shape == [4]
+    for load in (keras.models.load_model, tfp_flows.load):
+        assert load(tmp_path / "model.keras").event_shape == [4]
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
@@ -169,6 +173,9 @@ def test_a_truncated_file_is_refused(saved, tmp_path, share):
     data = saved.read_bytes()
     path = tmp_path / "model.keras"
     path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ValueError, match=rf"it is cut off or damaged \({len(path.read_bytes())} b"):
+        tfp_flows.load(path)
+    # Keras says that there is no file.
     with pytest.raises((ValueError, OSError, zipfile.BadZipFile)):
         keras.models.load_model(path)
 
@@ -180,8 +187,104 @@ def test_flipped_bits_are_noticed(saved, tmp_path):
     data[start + 2000 : start + 2100] = bytes(100)
     path = tmp_path / "model.keras"
     path.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"the checksum of its model.weights.h5 is wrong"):
+        tfp_flows.load(path)
     with pytest.raises((ValueError, OSError, KeyError, zipfile.BadZipFile)):
         keras.models.load_model(path)
+
+
+def _copy(saved, path, *, without=(), compression=zipfile.ZIP_STORED, **changed):
+    """Copies a file with members left out, changed (dots as underscores) or added."""
+    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(path, "w", compression) as copy:
+        for name in source.namelist():
+            if name not in without:
+                copy.writestr(name, changed.pop(name.replace(".", "_"), source.read(name)))
+        for name, content in changed.items():
+            copy.writestr(name, content)
+
+
+def _other_keras_model(saved, path):
+    other = keras.Sequential([keras.layers.Dense(2)])
+    other.build([None, 4])
+    other.save(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda saved, path: path.write_bytes(b""), r"it is no zip archive.*\(0 bytes"),
+        (lambda saved, path: path.write_text("hello"), "it is no zip archive"),
+        (_other_keras_model, "expected a FlowModel, got a 'Sequential'"),
+        (lambda s, p: _copy(s, p, without=["config.json"]), "it is no file of Keras: it holds"),
+        (lambda s, p: _copy(s, p, run_py="import os"), "it is no file of Keras: it holds.*run_py"),
+        (lambda s, p: _copy(s, p, without=["model.weights.h5"]), "it holds no model.weights.h5"),
+        (lambda s, p: _copy(s, p, config_json="{not"), "its config.json is no JSON"),
+        (lambda s, p: _copy(s, p, config_json="[" * 10**5), "its config.json is no JSON"),
+        (lambda s, p: _copy(s, p, config_json="[]"), "its config.json describes no),
+        (lambda s, p: _copy(s, p, compression=zipfile.ZIP_DEFLATED), "it is compressed"),
+        (lambda s, p: _copy(s, p, model_weights_h5=b"no HDF5"), "it cannot be loaded: .*open"),
+    ],
+)
+def test_load_says_what_a_file_is_instead(saved, tmp_path, make, words):
+    path = tmp_path / "model.keras"
+    make(saved, path)
+    with pytest.raises(ValueError, match=f"tfp_flows.load: '{path}': {words}"):
+        tfp_flows.load(path)
+
+
+def _optimizer(config):
+    config["compile_config"] = {
+        "optimizer": {
+            "module": "subprocess",
+            "class_name": "Popen",
+            "config": {"args": ["true"]},
+            "registered_name": "Popen",
+        }
+    }
+
+
+def _model_class(config):
+    config.update(module="subprocess", class_name="Popen", registered_name="Popen")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(_optimizer, "Could not locate class 'Popen'"), (_model_class, "a FlowModel, got a 'Popen'")],
+)
+def test_classes_beside_the_flow_are_looked_up_too(saved, tmp_path, monkeypatch, change, words):
+    monkeypatch.setattr(subprocess, "Popen", None)  # To call it would be a TypeError.
+    path = tmp_path / "model.keras"
+    _rewrite(saved, path, change)
+    with pytest.raises(ValueError, match=words) as caught:
+        tfp_flows.load(path)
+    assert len(str(caught.value)) < 700
+
+
+def test_load_gives_the_model_with_its_optimizer_or_without(tmp_path):
+    model = _model()
+    model.compile(optimizer=keras.optimizers.Adam(1e-2))
+    model.fit(np.ones([4, 4], np.float32), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = tfp_flows.load(tmp_path / "model.keras")
+    assert int(loaded.optimizer.iterations) == 1
+    x = np.ones([3, 4], np.float32)
+    np.testing.assert_allclose(loaded.log_prob(x), model.log_prob(x), rtol=1e-6)
+    assert not tfp_flows.load(tmp_path / "model.keras", compile=False).compiled
+
+
+def test_paths_that_are_no_model(saved, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        tfp_flows.load(tmp_path / "none.keras")
+    with pytest.raises(ValueError, match=r"got a directory. An export is loaded by tf\.saved_model"):
+        tfp_flows.load(tmp_path)
+    weights = tmp_path / "model.weights.h5"
+    _model().save_weights(weights)
+    with pytest.raises(ValueError, match="got a weights file.*`load_weights`"):
+        tfp_flows.load(weights)
+    renamed = tmp_path / "model.zip"
+    renamed.write_bytes(saved.read_bytes())
+    with pytest.raises(ValueError, match="give the file its ending back"):
+        tfp_flows.load(renamed)
 
 
 def test_weights_of_another_model_in_the_file_are_named(saved, tmp_path):

@@ -8,5 +8,6 @@ were registered by `keras.saving.register_keras_serializable`.
 """
 
 from tfp_flows.saving.description import FORMAT_VERSION, describe, rebuild
+from tfp_flows.saving.file import load
 
-__all__ = ["FORMAT_VERSION", "describe", "rebuild"]
+__all__ = ["FORMAT_VERSION", "describe", "load", "rebuild"]
