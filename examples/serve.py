@@ -34,8 +34,8 @@ import numpy as np
 import tensorflow as tf
 from aiohttp import web
 
-
-FORMAT_VERSION = 1  # of the manifest
+# Of the manifest.
+FORMAT_VERSION = 1
 
 
 class Refused(Exception):

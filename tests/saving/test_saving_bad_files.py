@@ -220,7 +220,7 @@ def _other_keras_model(saved, path):
         (lambda s, p: _copy(s, p, without=["model.weights.h5"]), "it holds no model.weights.h5"),
         (lambda s, p: _copy(s, p, config_json="{not"), "its config.json is no JSON"),
         (lambda s, p: _copy(s, p, config_json="[" * 10**5), "its config.json is no JSON"),
-        (lambda s, p: _copy(s, p, config_json="[]"), "its config.json describes no),
+        (lambda s, p: _copy(s, p, config_json="[]"), "its config.json describes no model"),
         (lambda s, p: _copy(s, p, compression=zipfile.ZIP_DEFLATED), "it is compressed"),
         (lambda s, p: _copy(s, p, model_weights_h5=b"no HDF5"), "it cannot be loaded: .*open"),
     ],
@@ -275,7 +275,7 @@ def test_load_gives_the_model_with_its_optimizer_or_without(tmp_path):
 def test_paths_that_are_no_model(saved, tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         tfp_flows.load(tmp_path / "none.keras")
-    with pytest.raises(ValueError, match=r"got a directory. An export is loaded by tf\.saved_model"):
+    with pytest.raises(ValueError, match=r"got a directory. An export is loaded by tf\.saved"):
         tfp_flows.load(tmp_path)
     weights = tmp_path / "model.weights.h5"
     _model().save_weights(weights)
