@@ -80,7 +80,14 @@ def train_and_export(train, folder, args):
     schedule = keras.optimizers.schedules.CosineDecay(3e-3, batches)
     model.compile(optimizer=keras.optimizers.Adam(schedule, clipnorm=10.0))
     keras.utils.set_random_seed(args.seed)
-    model.fit(train, batch_size=64, epochs=args.epochs, verbose=2)
+    print(f"training a Glow on {len(train)} digits for {args.epochs} epochs", flush=True)
+
+    def say(epoch, logs):
+        if (epoch + 1) % 10 == 0 or epoch + 1 == args.epochs:
+            print(f"epoch {epoch + 1}: {logs['bits_per_dim']:.3f} bits/dim", flush=True)
+
+    progress = keras.callbacks.LambdaCallback(on_epoch_end=say)
+    model.fit(train, batch_size=64, epochs=args.epochs, callbacks=[progress], verbose=0)
     model.export(folder)
 
 
@@ -153,20 +160,33 @@ def save_histograms(good, odd, center, path):
             axis.hist(np.clip(v, bins[0], bins[-1]), bins, histtype="step", label=name, **kind)
         label = f"{label} (what lies beyond: in the last bins)"
         axis.set(xlabel=label, ylabel="images (log scale)", title=title, yscale="log")
-    axes[0].legend(fontsize=8, loc="upper right")
-    figure.tight_layout()
+        axis.set_ylim(0.8, 3.0 * len(good))
+    denser = [name for name, v in odd.items() if np.median(v) > np.percentile(good, 95)]
+    if denser:
+        warning = f"denser than 95% of the digits, and odd: {', '.join(denser)}"
+        axes[0].text(0.98, 0.97, warning, transform=axes[0].transAxes, ha="right", va="top")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=len(labels))
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
 def main():
     """Trains, exports, scores, and prints the two columns."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--steps", type=int, default=4, help="Glow's steps a level")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/anomaly"))
-    parser.add_argument("--serve", action="store_true", help="score over HTTP")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--epochs", type=int, default=40, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=4, help="Glow's steps a level: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/anomaly"),
+        help="folder of the results: %(default)s",
+    )
+    parser.add_argument("--serve", action="store_true", help="score over HTTP, by serve.py")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     folder = args.out / "export"
@@ -188,14 +208,14 @@ def main():
             server.terminate()
             server.wait(20)
 
-    print(f"\n{'odd images':<18}{'mean nats':>10}{'by low density':>16}{'by typicality':>15}")
-    print(f"{'(none: held out)':<18}{good.mean():>10.1f}")
+    print(f"\n{'odd images':<18}{'median nats':>12}{'by low density':>16}{'by typicality':>15}")
+    print(f"{'(none: held out)':<18}{np.median(good):>12.1f}")
     results = {}
     for name, values in odd.items():
         low = auroc(-good, -values)
         typical = auroc(np.abs(good - center), np.abs(values - center))
         results[name] = {"low_density": low, "typicality": typical}
-        print(f"{name:<18}{values.mean():>10.1f}{low:>16.3f}{typical:>15.3f}")
+        print(f"{name:<18}{np.median(values):>12.1f}{low:>16.3f}{typical:>15.3f}")
     fooled = [name for name, found in results.items() if found["low_density"] < 0.5]
     if fooled:
         print(f"\nDenser than the digits that the model was trained on: {', '.join(fooled)}.")

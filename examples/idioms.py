@@ -216,16 +216,21 @@ def surrogate_posterior(steps=400):
 
 PROGRAMS = {
     "larger_model": (larger_model, "held-out log-density, and of the best Gaussian"),
-    "joint_distribution": (joint_distribution, "error of the joint density, and P(upper moon)"),
+    "joint_distribution": (joint_distribution, "error of the joint density, and P(upper moon), truly 1"),
     "neutra": (neutra, "effective samples through the flow, and without"),
     "surrogate_posterior": (surrogate_posterior, "error of the flow, and of mean field (in sd)"),
 }
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("programs", nargs="*", metavar="program", help=", ".join(PROGRAMS))
-    for name in parser.parse_args().programs or PROGRAMS:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("programs", nargs="*", metavar="program", help="default: all four")
+    names = parser.parse_args().programs or list(PROGRAMS)
+    if not set(names) <= set(PROGRAMS):
+        parser.error(f"there are the programs {', '.join(PROGRAMS)}")
+    for name in names:
         program, what = PROGRAMS[name]
         first, second = program()
         print(f"{name}: {what}: {first:.3g}, {second:.3g}", flush=True)

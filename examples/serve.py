@@ -299,14 +299,21 @@ def make_app(model, options):
 
 def main():
     """Parses the command line and serves until stopped."""
-    parser = argparse.ArgumentParser(description="Serves an exported flow over HTTP.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("export", help="directory that FlowModel.export wrote")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--max-batch", type=int, default=64, help="rows run at once")
-    parser.add_argument("--max-rows", type=int, default=256, help="rows or samples of a request")
-    parser.add_argument("--max-queue", type=int, default=256, help="requests that may wait")
-    parser.add_argument("--max-bytes", type=int, default=2**22, help="size of a body")
+    for option, default, what in (
+        ("--host", "127.0.0.1", "address to listen on"),
+        ("--port", 8080, "port to listen on"),
+        ("--max-batch", 64, "rows of merged requests"),
+        ("--max-rows", 256, "rows or samples of one request"),
+        ("--max-queue", 256, "requests that may wait"),
+        ("--max-bytes", 2**22, "size of a request's body"),
+    ):
+        parser.add_argument(
+            option, type=type(default), default=default, help=f"{what}: %(default)s"
+        )
     options = parser.parse_args()
     try:
         model = Model(options.export)

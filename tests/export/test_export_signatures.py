@@ -175,6 +175,19 @@ def test_a_distribution_without_a_bijector_has_no_directions(tmp_path):
     np.testing.assert_allclose(signatures["log_prob"](x=x)["log_prob"], model.log_prob(x), 1e-6)
 
 
+@pytest.mark.parametrize("num_masks", [1, 2])
+def test_a_density_whose_samples_have_no_gradient(tmp_path, num_masks):
+    density = flows.made([4], hidden_units=(8,), num_masks=num_masks, order="random", seed=0)
+    model = moved(FlowModel(density))
+    model.export(tmp_path / "model")
+    signatures = signatures_of(tmp_path / "model")
+    x = (vectors(3) > 0).astype(np.float32)
+    got = signatures["log_prob"](x=x)["log_prob"]
+    np.testing.assert_allclose(got, model.log_prob(x), rtol=1e-6)
+    samples = call(signatures["sample"], arguments(None))["samples"]
+    np.testing.assert_array_equal(samples, model.sample(5, seed=(1, 2)))
+
+
 # --- The directory. ---
 
 

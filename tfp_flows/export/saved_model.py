@@ -4,6 +4,7 @@ import json
 import os
 
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_flows._files import written_whole
 from tfp_flows.export.manifest import manifest
@@ -28,7 +29,13 @@ def export(model, path):
     model._check_initialized("export")
     with written_whole(path, owner="FlowModel.export", overwrite=False) as partial:
         module = ServedFlow(model)
-        tf.saved_model.save(module, partial, signatures=module.signatures_of)
+        # Gradients of the sequential directions are saved with them. Bernoulli samples have none,
+        # and the attempt to trace one is an error.
+        kind = model.distribution.reparameterization_type
+        options = tf.saved_model.SaveOptions(
+            experimental_custom_gradients=kind != tfp.distributions.NOT_REPARAMETERIZED
+        )
+        tf.saved_model.save(module, partial, signatures=module.signatures_of, options=options)
         file = os.path.join(partial, MANIFEST)
         os.makedirs(os.path.dirname(file))
         with open(file, "w", encoding="utf-8") as stream:
