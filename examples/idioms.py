@@ -216,7 +216,10 @@ def surrogate_posterior(steps=400):
 
 PROGRAMS = {
     "larger_model": (larger_model, "held-out log-density, and of the best Gaussian"),
-    "joint_distribution": (joint_distribution, "error of the joint density, and P(upper moon), truly 1"),
+    "joint_distribution": (
+        joint_distribution,
+        "error of the joint density, and P(upper moon), truly 1",
+    ),
     "neutra": (neutra, "effective samples through the flow, and without"),
     "surrogate_posterior": (surrogate_posterior, "error of the flow, and of mean field (in sd)"),
 }

@@ -43,12 +43,14 @@ def written_whole(path, *, owner, overwrite, suffix="", room=0):
     except FileExistsError:
         raise
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "message", None) or str(error)
-        raise OSError(
-            getattr(error, "errno", None),
+        # TensorFlow's errors have a message and no number, the system's have both.
+        number = getattr(error, "errno", None)
+        reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
+        message = (
             f"{owner}: could not write '{path}': {reason}. Nothing was left there"
-            f"{' but what was there before' if os.path.lexists(path) else ''}.",
-        ) from error
+            f"{' but what was there before' if os.path.lexists(path) else ''}."
+        )
+        raise OSError(*([] if number is None else [number]), message) from error
     finally:
         if os.path.isdir(partial):
             shutil.rmtree(partial, ignore_errors=True)

@@ -62,19 +62,23 @@ def _functions(model):
             x = model._prepare(tf.identity(x), (0, 0))
         return density(x, context)
 
+    # The names of these functions are in the messages of those who call the export.
+    def served_log_prob(*arguments):
+        return {"log_prob": log_prob_of_data(*arguments)}
+
+    def served_bits_per_dim(*arguments):
+        return {"bits_per_dim": bits_per_dim(log_prob_of_data(*arguments), event)}
+
+    def served_log_prob_dequantized(*arguments):
+        return {"log_prob": log_prob(*arguments)}
+
     specs = [data_spec, *context_specs]
-    found = {
-        "log_prob": _function(lambda *a: {"log_prob": log_prob_of_data(*a)}, specs),
-    }
+    found = {"log_prob": _function(served_log_prob, specs)}
     if model.reports_bits_per_dim:
-
-        def bits(*arguments):
-            return {"bits_per_dim": bits_per_dim(log_prob_of_data(*arguments), event)}
-
-        found["bits_per_dim"] = _function(bits, specs)
+        found["bits_per_dim"] = _function(served_bits_per_dim, specs)
     if model.dequantization is not None:
         found["log_prob_dequantized"] = _function(
-            lambda *a: {"log_prob": log_prob(*a)}, [x_spec, *context_specs]
+            served_log_prob_dequantized, [x_spec, *context_specs]
         )
 
     base, layers = distribution, []
