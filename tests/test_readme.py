@@ -10,7 +10,8 @@ matplotlib.use("Agg")
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
 
-def test_the_programs_run_one_after_the_other():
+def test_the_programs_run_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # They write files.
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     assert len(blocks) >= 4
     names = {}
@@ -18,6 +19,7 @@ def test_the_programs_run_one_after_the_other():
         exec(compile(block, str(README), "exec"), names)
     assert names["samples"].shape == (500, 2)
     assert names["latent"].shape == (2000, 2)
+    assert (tmp_path / "served" / "saved_model.pb").exists()
 
 
 def test_the_quick_start_is_short():

@@ -7,13 +7,25 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from export_models import arguments, call, image_model, images, signatures_of, vector_model, vectors
+from export_models import (
+    arguments,
+    call,
+    image_model,
+    images,
+    moved,
+    signatures_of,
+    vector_model,
+    vectors,
+)
+
+from tfp_flows import FlowModel, flows
 
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("conversion")
-    models = {"vector": vector_model(context_size=3), "image": image_model()}
+    maf = moved(FlowModel(flows.maf([4], num_layers=1, hidden_units=(8,), seed=0)))
+    models = {"vector": vector_model(context_size=3), "image": image_model(), "maf": maf}
     for name, model in models.items():
         model.export(folder / name)
     return folder
@@ -41,6 +53,7 @@ def _inputs(signature, values):
         ("image", "log_prob_dequantized"),
         ("image", "forward"),
         ("image", "inverse"),
+        ("maf", "log_prob"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
@@ -56,21 +69,27 @@ def test_tflite_runs_what_is_deterministic(exports, name, signature):
         np.testing.assert_allclose(found[key], value, rtol=1e-5, atol=1e-5)
 
 
-def test_tflite_has_no_seeded_random_numbers(exports):
-    """The reason why `sample` does not convert."""
+@pytest.mark.parametrize(
+    ("name", "signature", "reason"),
+    [
+        ("vector", "sample", "StatelessRandom"),  # no seeded random numbers
+        ("maf", "forward", "TensorList"),  # no lists of tensors, which its loop fills
+    ],
+)
+def test_why_tflite_does_not_take_the_others(exports, name, signature, reason):
     converter = tf.lite.TFLiteConverter.from_saved_model(
-        str(exports / "vector"), signature_keys=["sample"]
+        str(exports / name), signature_keys=[signature]
     )
-    with pytest.raises(Exception, match="StatelessRandom"):
+    with pytest.raises(Exception, match=reason):
         converter.convert()
 
 
-@pytest.mark.parametrize("signature", ["forward", "inverse"])
-def test_onnx_runs_both_directions(exports, tmp_path, signature):
-    """`log_prob` does not convert: tf2onnx 1.17 lacks the BroadcastArgs of tfd.Sample."""
+@pytest.mark.parametrize(("name", "signature"), [("image", "inverse"), ("maf", "forward")])
+def test_onnx_runs_both_directions(exports, tmp_path, name, signature):
+    """The sequential one, too. tf2onnx 1.17 lacks the BroadcastArgs of tfd.Sample's log_prob."""
     pytest.importorskip("tf2onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
-    path, file = str(exports / "image"), str(tmp_path / "model.onnx")
+    path, file = str(exports / name), str(tmp_path / "model.onnx")
     command = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", path, "--tag", "serve"]
     command += ["--signature_def", signature, "--opset", "17", "--output", file]
     done = subprocess.run(
@@ -83,7 +102,7 @@ def test_onnx_runs_both_directions(exports, tmp_path, signature):
     assert done.returncode == 0, done.stderr[-2000:]
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     expected = signatures_of(path)
-    values = _values("image")
+    values = _values(name)
     (wanted,) = call(expected[signature], values).values()
     (found,) = session.run(None, _inputs(expected[signature], values))
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
