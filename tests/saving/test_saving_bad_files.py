@@ -257,7 +257,7 @@ def test_classes_beside_the_flow_are_looked_up_too(saved, tmp_path, monkeypatch,
     _rewrite(saved, path, change)
     with pytest.raises(ValueError, match=words) as caught:
         tfp_flows.load(path)
-    assert len(str(caught.value)) < 700
+    assert "Full object config" not in str(caught.value)  # Keras's, of a page or more.
 
 
 def test_load_gives_the_model_with_its_optimizer_or_without(tmp_path):
