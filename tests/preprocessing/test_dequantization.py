@@ -104,6 +104,16 @@ def test_shared_noise_is_the_same_in_every_mode_and_version():
         np.testing.assert_array_equal(f(images), wanted)
 
 
+def test_shared_noise_has_the_constructors_seed_by_default():
+    def scored(own, **kwargs):
+        dequantize = UniformDequantization(256, seed=own)
+        return dequantize.shared_noise(IMAGES, event_shape=[4, 4, 1], **kwargs).numpy()
+
+    np.testing.assert_array_equal(scored(None), scored(0))
+    np.testing.assert_array_equal(scored(5), scored(1, seed=5))
+    assert np.mean(scored(5) == scored(0)) < 0.01
+
+
 def test_shared_noise_refuses():
     dequantize = UniformDequantization(32)
     x = np.zeros([3, 4], int)

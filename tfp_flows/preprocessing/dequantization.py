@@ -26,7 +26,8 @@ class UniformDequantization:
     Args:
       num_levels: `int` from 2 to 65536; the data are integers in `[0, num_levels)`. Default:
         256. For Glow's 5-bit images give 32 and `x // 8`.
-      seed: `int >= 0`, seed of `map_dataset`; `None` (default) leaves it random.
+      seed: `int >= 0`, seed of `map_dataset`, which `None` (default) leaves random, and of
+        `shared_noise`.
       dtype: float32 (default) or float64, of the result.
 
     Raises:
@@ -89,13 +90,13 @@ class UniformDequantization:
         seed = (seed, 0) if isinstance(seed, (int, np.integer)) else tf.cast(seed, tf.int32)
         return self._add(x, tf.random.stateless_uniform(tf.shape(x), seed, dtype=self.dtype))
 
-    def shared_noise(self, x, *, event_shape, seed=0):
+    def shared_noise(self, x, *, event_shape, seed=None):
         """Returns `x + u` with one draw of `u` for all events: the noise of scores.
 
         With it a score is a function of the event alone. It depends neither on the rows beside
         it nor on its place among them, nor on the device or the batch size, so that requests
         to a server can be merged; and the difference of two scores is not one of their noise.
-        `FlowModel.log_prob`, `predict` and the exported `log_prob` use it, with the seed 0.
+        `FlowModel.log_prob`, `predict` and the exported `log_prob` use it.
 
         Over the seeds, the mean of `log p(x + u)` is the bound `E_u log p(x + u)` of each event,
         as with noise of its own for each: the estimate is unbiased. But events share the draw,
@@ -109,7 +110,7 @@ class UniformDequantization:
             as by a call.
           event_shape: the static shape of one event.
           seed: `int` from 0 to 2^32 - 1. The same seed gives the same noise, on every device,
-            compiled or not. Default: 0.
+            compiled or not. Default: that of the constructor, or 0.
 
         Returns:
           Tensor of the shape of `x` and of `dtype`, in `[0, num_levels)`.
@@ -138,6 +139,8 @@ class UniformDequantization:
                 "UniformDequantization.shared_noise: expected x of shape [..., "
                 f"{', '.join(map(str, event_shape))}], got {x.shape}."
             )
+        if seed is None:
+            seed = self.seed or 0
         # NumPy never changes what RandomState draws, and in a graph the draw is a constant, which
         # converters that know no random numbers take.
         noise = np.random.RandomState(seed).random_sample(event_shape.as_list())
