@@ -89,7 +89,8 @@ def _walk(bijector, context):
 def distribution_context_kwargs(distribution, context):
     """As `context_kwargs`, for `log_prob` and `sample` of a distribution.
 
-    Walks nested `tfd.TransformedDistribution`s and `tfd.Independent`.
+    Walks nested `tfd.TransformedDistribution`s and `tfd.Independent`, down to a distribution with
+    an attribute `context_size`, which takes `context=` itself (`flows.made`).
 
     Raises:
       ValueError: if no part of the distribution takes a context.
@@ -115,7 +116,8 @@ def _walk_distribution(distribution, context):
         return {name: value for name, value in kwargs.items() if value}
     if isinstance(distribution, stock.Independent):
         return _walk_distribution(distribution.distribution, context)
-    return {}
+    # A distribution of ours or of the user's own that takes a context itself.
+    return {"context": context} if getattr(distribution, "context_size", None) else {}
 
 
 def distribution_context_size(distribution):
@@ -124,6 +126,7 @@ def distribution_context_size(distribution):
     while distribution is not None:
         if isinstance(distribution, stock.TransformedDistribution):
             sizes.append(context_size_of(distribution.bijector))
+        sizes.append(getattr(distribution, "context_size", None))
         distribution = getattr(distribution, "distribution", None)
     sizes = sorted({size for size in sizes if size is not None})
     if len(sizes) > 1:

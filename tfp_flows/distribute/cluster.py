@@ -21,6 +21,9 @@ class Cluster:
     Args:
       workers: addresses `host:port`, the chief's first.
       index: `int`, the number of this process; 0 is the chief.
+
+    >>> Cluster(("host1:12345", "host2:12345"), 0).is_chief
+    True
     """
 
     workers: tuple
@@ -119,6 +122,13 @@ def wait_for_peers(cluster, timeout=60.0):
     Raises:
       TimeoutError: naming the workers that were not reached.
       OSError: if this worker's own port is taken.
+
+    ```python
+    cluster = read_cluster()  # of TF_CONFIG
+    if cluster is not None:
+        wait_for_peers(cluster, timeout=30.0)
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    ```
     """
     host, _, port = cluster.workers[cluster.index].rpartition(":")
     end = time.monotonic() + timeout

@@ -3,7 +3,12 @@
 import tensorflow as tf
 
 from tfp_flows.bijectors import stock
-from tfp_flows.bijectors.context import context_kwargs, context_size_of
+from tfp_flows.bijectors.context import (
+    context_kwargs,
+    context_size_of,
+    distribution_context_kwargs,
+    distribution_context_size,
+)
 from tfp_flows.preprocessing import bits_per_dim
 
 
@@ -119,8 +124,10 @@ def _functions(model):
             n = tf.identity(n)
         if context is not None:
             context = _one_row_or(n, context)
-        z = base.sample(tf.reshape(n, [1]), seed=tf.ensure_shape(seed, [2]))
-        z = _at_temperature(base, z, temperature)
+        own = None if distribution_context_size(base) is None else context
+        kwargs = distribution_context_kwargs(base, own)
+        z = base.sample(tf.reshape(n, [1]), seed=tf.ensure_shape(seed, [2]), **kwargs)
+        z = _at_temperature(base, z, temperature, kwargs)
         return {"samples": tf.ensure_shape(to_data(z, context), [None, *event])}
 
     # The default reaches every loader but Python's, which takes it of `loaded.sample` alone.
@@ -164,10 +171,10 @@ def _one_row_or(n, context):
         return tf.identity(context)
 
 
-def _at_temperature(base, latent, temperature):
+def _at_temperature(base, latent, temperature, kwargs):
     """Scales the deviation of a base distribution's samples from its mean; 1 leaves them as is."""
     try:
-        mean = base.mean()
+        mean = base.mean(**kwargs)
     except NotImplementedError:
         message = f"the base '{base.name}' has no mean: temperature must be 1"
         check = tf.debugging.assert_equal(temperature, tf.ones_like(temperature), message=message)

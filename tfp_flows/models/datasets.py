@@ -61,8 +61,10 @@ def sharded_by_data(dataset):
     """The dataset, with every worker taking its share of each batch unless the user said else.
 
     TensorFlow's default shards by files where there are enough: other batches than one device
-    would see.
+    would see. What is no `tf.data.Dataset` is returned as it is.
     """
+    if not isinstance(dataset, tf.data.Dataset):
+        return dataset
     options = dataset.options()
     policy = tf.data.experimental.AutoShardPolicy
     if options.experimental_distribute.auto_shard_policy == policy.AUTO:
@@ -72,13 +74,13 @@ def sharded_by_data(dataset):
     return dataset
 
 
-def check_batch(batch, replicas, title):
-    """Refuses a global batch that leaves replicas without a row."""
-    if batch is not None and batch < replicas:
+def check_batch(batch, count):
+    """Refuses a global batch that leaves some of the replicas without a row."""
+    if batch is not None and batch < count:
         raise ValueError(
-            f"{title}: a global batch of {batch} rows is smaller than the number of replicas, "
-            f"{replicas}: some would never have anything to do. `batch_size` is that of all "
-            f"replicas together: make it at least {replicas}, better a multiple of it."
+            f"FlowModel.fit: a global batch of {batch} rows is smaller than the number of "
+            f"replicas, {count}: some would never have anything to do. `batch_size` is that of all "
+            f"replicas together: make it at least {count}, better a multiple of it."
         )
 
 
