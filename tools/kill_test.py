@@ -88,7 +88,8 @@ class Training:
         command = [sys.executable, __file__, "--folder", str(folder), "--strategy", args.strategy]
         command += ["--epochs", str(args.epochs), "--sleep", str(sleep)]
         env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
-        with open(folder / "log.txt", "ab") as log:
+        self.log = folder / "log.txt"
+        with open(self.log, "ab") as log:
             self.processes = launch.start(
                 command, count, env=env, stdout=subprocess.PIPE, stderr=log, text=True
             )
@@ -98,7 +99,13 @@ class Training:
         for line in self.processes[0].stdout:
             if line.startswith("training"):
                 return int(line.split()[1])
-        raise SystemExit(f"the training ended with code {self.processes[0].wait()} too early")
+        self.fail(self.processes[0])
+
+    def fail(self, process):
+        """Ends this program with what the training said last."""
+        code = process.wait()
+        launch.end(self.processes)
+        raise SystemExit(f"{self.log.read_text()[-3000:]}\nthe training ended with code {code}")
 
     def kill(self, rng):
         """Kills one of the processes at first, or all; then whoever is left."""
@@ -117,7 +124,7 @@ class Training:
         for process in self.processes:
             process.communicate(timeout=timeout)
             if process.returncode:
-                raise SystemExit(f"the training ended with code {process.returncode}")
+                self.fail(process)
 
 
 def compare(wanted, found):

@@ -11,9 +11,11 @@ that of the worker that failed first, or 0.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -26,13 +28,16 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 def free_ports(count):
     """Ports of the loopback that nobody listens at."""
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+    # Below those that the system gives to outgoing connections, which would take them again.
+    candidates = random.sample(range(10_000, 32_000), 100)
+    ports = []
+    for port in candidates:
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise SystemExit(f"launch: no {count} free ports between 10000 and 32000")
 
 
 def start(command, count, **kwargs):

@@ -1,5 +1,6 @@
 """Runs the programs of this folder, each strategy in processes of its own."""
 
+import fcntl
 import os
 import pathlib
 import subprocess
@@ -30,3 +31,16 @@ def run(program, *arguments, workers=1, timeout=400, fail=False):
     for process, text in zip(processes, printed, strict=True):
         assert (process.returncode != 0) == fail, text[-4000:]
     return printed
+
+
+def once(tmp_path_factory, name, make):
+    """The folder that `make(folder)` has filled, once for all processes of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if base.name.startswith("popen") else base) / name
+    folder.mkdir(exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / ".done").exists():
+            make(folder)
+            (folder / ".done").touch()
+    return folder

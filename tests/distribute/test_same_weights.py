@@ -1,11 +1,9 @@
 """`fit` gives the same weights, losses and scores on any number of replicas and workers."""
 
-import fcntl
-
 import numpy as np
 import pytest
 from distribute.cases import CASES
-from distribute.processes import run
+from distribute.processes import once, run
 
 # On OneDeviceStrategy there is nothing to get wrong but the plumbing.
 ON_ONE_DEVICE = ["uneven", "steps_per_execution", "xla"]
@@ -14,20 +12,14 @@ ON_ONE_DEVICE = ["uneven", "steps_per_execution", "xla"]
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A function that trains all cases under a strategy, once for all processes of pytest."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if base.name.startswith("popen") else base
 
     def trained(strategy):
-        folder = base / f"trained-{strategy}"
-        folder.mkdir(exist_ok=True)
-        with open(folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (folder / "done").exists():
-                names = ON_ONE_DEVICE if strategy == "device" else []
-                workers = 2 if strategy == "workers" else 1
-                run("cases.py", strategy, folder, *names, workers=workers)
-                (folder / "done").touch()
-        return folder
+        def train(folder):
+            names = ON_ONE_DEVICE if strategy == "device" else []
+            workers = 2 if strategy == "workers" else 1
+            run("cases.py", strategy, folder, *names, workers=workers)
+
+        return once(tmp_path_factory, f"trained-{strategy}", train)
 
     return trained
 

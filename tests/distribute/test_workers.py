@@ -7,23 +7,27 @@ import sys
 
 import keras
 import pytest
-from distribute.processes import ENVIRONMENT, ROOT, launch
+from distribute.processes import ENVIRONMENT, ROOT, launch, once
 
 import tfp_flows  # noqa: F401 - registers FlowModel with Keras
 
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory):
-    """The folder, and what each worker said: a dictionary of all its lines."""
-    folder = tmp_path_factory.mktemp("workers")
-    command = [sys.executable, str(ROOT / "tests" / "distribute" / "workers.py"), str(folder)]
-    processes = launch.start(
-        command, 2, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        printed = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
-        launch.end(processes, patience=1.0)
+    """The folder, what each worker said (a dictionary of all its lines), and what it printed."""
+
+    def run(folder):
+        command = [sys.executable, str(ROOT / "tests" / "distribute" / "workers.py"), str(folder)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        processes = launch.start(command, 2, env=ENVIRONMENT, **pipes)
+        try:
+            printed = [process.communicate(timeout=300)[0] for process in processes]
+        finally:
+            launch.end(processes, patience=1.0)
+        (folder / ".printed").write_text(json.dumps(printed))
+
+    folder = once(tmp_path_factory, "workers", run)
+    printed = json.loads((folder / ".printed").read_text())
     said = []
     for text in printed:
         lines = re.findall(r'^\{"\w+": .*?\}(?=\S*$)', text, flags=re.MULTILINE)
@@ -38,8 +42,8 @@ def test_shuffled_arrays_train_alike(workers):
 
 def test_files_are_the_chiefs(workers):
     folder, _, _ = workers
-    names = sorted(p.name for p in folder.iterdir())
-    assert names == ["backup", "best.weights.h5", "last.keras", "log.csv"]
+    names = sorted(p.name for p in folder.iterdir() if p.suffix in (".h5", ".keras", ".csv"))
+    assert names == ["best.weights.h5", "last.keras", "log.csv"]
     assert len((folder / "log.csv").read_text().splitlines()) == 3
     model = keras.models.load_model(folder / "last.keras")
     assert int(model.optimizer.iterations.numpy()) == 8
@@ -55,6 +59,12 @@ def test_progress_is_printed_once(workers):
     _, _, (chief, other) = workers
     assert len(re.findall(r"Epoch \d/2", chief)) == 2
     assert not re.findall(r"Epoch \d", other)
+
+
+def test_files_are_shared_out_and_every_row_counts_once(workers):
+    _, (chief, other), _ = workers
+    assert chief["rows"] == [32.0, 32.0]
+    assert chief["losses"] == other["losses"]
 
 
 def test_a_bad_loss_on_one_worker_stops_all(workers):

@@ -49,6 +49,42 @@ def files():
     say(resumed=len(history.history["loss"]))
 
 
+def shards():
+    """Files that are shared out among the workers, of unequal length: every row counts once."""
+    paths = [str(FOLDER / f"{n}.rows") for n in range(2)]
+    if WORKER == 0:
+        for path, rows in zip(paths, (X[:21], X[21:]), strict=True):
+            with tf.io.TFRecordWriter(path) as file:
+                for row in rows:
+                    file.write(row.tobytes())
+        (FOLDER / "written").touch()
+    while not (FOLDER / "written").exists():
+        time.sleep(0.1)
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.FILE
+    dataset = (
+        tf.data.Dataset.from_tensor_slices(paths)
+        .interleave(tf.data.TFRecordDataset)
+        .map(lambda row: tf.reshape(tf.io.decode_raw(row, tf.float32), [2]))
+        .batch(8)
+        .with_options(options)
+    )
+    model = make()
+    seen = []
+    history = model.fit(
+        dataset,
+        epochs=2,
+        callbacks=[
+            keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs: seen.append(float(model.metrics[0].count.numpy()))
+            )
+        ],
+        verbose=0,
+    )
+    # Each of the two replicas has counted the rows of both.
+    say(rows=[count / 2 for count in seen], losses=history.history["loss"])
+
+
 def infinity():
     """One worker's data are bad; no worker takes the step."""
     model = make()
@@ -83,5 +119,6 @@ def lost():
 
 if __name__ == "__main__":
     files()
+    shards()
     infinity()
     lost()

@@ -228,18 +228,32 @@ class FlowModel(Steps, Persistence, keras.Model):
     def fit(self, x=None, y=None, batch_size=None, **kwargs):
         """`keras.Model.fit`; initialises ActNorms from the first batch if they were not.
 
+        A `keras.callbacks.BackupAndRestore` among the callbacks makes the training one that can be
+        killed at any moment: the same program, started again, goes on from the last backup to the
+        weights of an undisturbed training. For that, arrays are shuffled by a seed that is kept
+        with the backup; a `tf.data.Dataset` has to give the same data in every run (`shuffle(n,
+        seed=...)`). What was read of an interrupted epoch is read again, and with
+        `steps_per_epoch` all that was read since the beginning. On several workers each keeps
+        backups of its own, and checkpoints and logs are the chief's.
+
         Args:
-          x: array, `tf.data.Dataset`, `(x, context)`, or `{"x": ..., "context": ...}`.
+          x: array, `tf.data.Dataset` (also a distributed one), `(x, context)`, or `{"x": ...,
+            "context": ...}`. On several workers arrays, and datasets unless their
+            `auto_shard_policy` says else, are to be the same on all: each takes its share of
+            every batch. With `AutoShardPolicy.FILE` each reads files of its own, which spares
+            reading, and the global batches differ from those of one device.
           y: the context, if `x` is an array.
-          batch_size: default 32, for arrays.
+          batch_size: of all replicas together; default 32, for arrays.
           **kwargs: everything else that `keras.Model.fit` takes.
 
         Returns:
           The `keras.callbacks.History`.
 
         Raises:
-          ValueError, TypeError: for data that do not fit the distribution.
+          ValueError, TypeError: for data that do not fit the distribution, a global batch smaller
+            than the number of replicas, or a backup of another model.
           FloatingPointError: if the loss is not finite.
+          RuntimeError: if another worker was lost.
         """
         self._check_trainable()
         self._check_data(x, y)
