@@ -57,7 +57,9 @@ def train(args):
         model.conditioner_policy = "mixed_bfloat16" if args.bfloat16 else "float32"
         model.compile(optimizer=keras.optimizers.Adam(2e-3, global_clipnorm=100.0))
     if chief:
-        print(f"{type(strategy).__name__}: {strategy.num_replicas_in_sync} replicas")
+        count = strategy.num_replicas_in_sync
+        workers = 1 if cluster is None else len(cluster.workers)
+        print(f"devices: {count}, in {workers} process{'es' if workers > 1 else ''}", flush=True)
     backup = keras.callbacks.BackupAndRestore(args.out / "backup", delete_checkpoint=False)
     model.fit(
         images[:1500],
@@ -84,12 +86,17 @@ def main():
     )
     parser.add_argument("--replicas", type=int, help="devices (default: all GPUs, or one CPU)")
     parser.add_argument("--workers", type=int, help="processes on this machine")
-    parser.add_argument("--restarts", type=int, default=0, help="of --workers, if one fails")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--batch-size", type=int, default=60, help="of all replicas together")
+    parser.add_argument("--restarts", type=int, default=0, help="of --workers, if one fails (0)")
+    parser.add_argument("--epochs", type=int, default=10, help="default 10")
+    parser.add_argument("--batch-size", type=int, default=60, help="of all devices together (60)")
     parser.add_argument("--bfloat16", action="store_true", help="for the networks")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/distributed"))
+    parser.add_argument("--seed", type=int, default=0, help="default 0")
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/distributed"),
+        help="folder of the backups and the picture (runs/distributed)",
+    )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.workers is None:

@@ -58,6 +58,7 @@ CASES = {
     "in_order": (vector, {"x": X, "batch_size": 7, "shuffle": False}),
     "weights": (vector, {"x": X, "batch_size": 7, "sample_weight": np.linspace(0, 2, 40)}),
     "dataset": (vector, {"x": dataset}),
+    "from_epoch_1": (vector, {"x": dataset, "initial_epoch": 1}),
     "unknown_size": (vector, {"x": lambda: dataset().filter(lambda x: True)}),
     "steps_per_epoch": (vector, {"x": lambda: dataset().repeat(), "steps_per_epoch": 4}),
     "steps_of_finite": (vector, {"x": dataset, "steps_per_epoch": 3}),

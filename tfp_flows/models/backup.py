@@ -34,6 +34,7 @@ class Progress:
 
     seed: int  # of the order of arrays
     peeked: bool = False  # whether a batch was drawn to initialise from
+    first_epoch: int = 0  # `initial_epoch` of the first run
     epoch: int = 0  # the one that is being trained
     calls: int = 0  # of the training function in it
     steps_per_execution: int = 1

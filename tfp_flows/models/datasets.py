@@ -143,10 +143,11 @@ class Epochs(DistributedDataset):
           How many batches of the next iterator are to be dropped.
         """
         steps, done = progress.steps_per_epoch, progress.calls * progress.steps_per_execution
+        epochs = progress.epoch - progress.first_epoch
         if steps is not None:
             # One iterator goes on from epoch to epoch.
-            return progress.epoch * steps + min(done, steps)
-        for _ in range(progress.epoch):
+            return epochs * steps + min(done, steps)
+        for _ in range(epochs):
             iter(self._dataset)
         return done
 

@@ -31,6 +31,7 @@ def start(model, x, y, batch_size, backup, kwargs):
         seed = replicas.gather_over_workers(strategy, [datasets.draw_seed()])[0, 0]
         progress = Progress(int(seed), steps_per_execution=model.steps_per_execution)
         progress.steps_per_epoch = kwargs.get("steps_per_epoch")
+        progress.first_epoch = progress.epoch = kwargs.get("initial_epoch", 0)
     if model._uninitialized():
         training = 1.0 - (kwargs.get("validation_split") or 0.0)
         model.initialize(first_batch(x, y, batch_size, training))
