@@ -182,8 +182,10 @@ def test_checkpoint_brings_the_degrees_along(tmp_path):
 @pytest.mark.parametrize(
     ("kwargs", "error", "message"),
     [
-        ({"order": [0, 0, 1]}, ValueError, "permutation"),
+        ({"order": [0, 0, 1]}, ValueError, r"MADE '.*permutation of 0..2.*\[0, 0, 1\].*argsort"),
         ({"order": [1, 2, 3]}, ValueError, "permutation"),
+        ({"order": [0, 1]}, ValueError, "permutation"),
+        ({"order": None}, ValueError, "permutation"),
         ({"order": "sideways"}, ValueError, "left-to-right"),
         ({"degrees": "few"}, ValueError, "degrees must be one of"),
         ({"hidden_units": 8}, TypeError, r"write \(8,\)"),

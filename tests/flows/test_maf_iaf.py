@@ -134,6 +134,8 @@ def test_narrow_layers_warn_and_integers_are_refused(recipe):
     model = FlowModel(flow)
     with pytest.raises(TypeError, match="[Dd]equantiz"):
         model.log_prob(np.zeros((2, 9), np.int32))
+    with pytest.raises(TypeError, match="int32.*Discrete ones.*UniformDequantization"):
+        flow.log_prob(tf.zeros([2, 9], tf.int32))
 
 
 # --- MADE as a density. ---
@@ -204,6 +206,16 @@ def test_an_ensemble_trains_by_fit():
     assert (samples[:, 3] == samples[:, 0]).mean() > 0.9
 
 
+def test_binary_data_of_any_type_and_what_is_impossible():
+    density = perturb(flows.made([5], hidden_units=(8,), seed=0))
+    wanted = density.log_prob(ALL).numpy()
+    np.testing.assert_array_equal(density.log_prob(ALL.astype(np.int32)), wanted)
+    np.testing.assert_array_equal(density.log_prob(ALL > 0), wanted)
+    grey = ALL[:3].copy()
+    grey[0, 0], grey[1, 0] = 2.0, -0.1
+    assert np.isneginf(density.log_prob(grey).numpy()).tolist() == [True, True, False]
+
+
 def test_made_refuses():
     with pytest.raises(ValueError, match="output must be one of"):
         flows.made([3], output="poisson")
@@ -212,5 +224,10 @@ def test_made_refuses():
         density.log_prob(tf.constant([[0.0, 1.0, 0.3]]))
     with pytest.raises(ValueError, match="context"):
         density.log_prob(tf.zeros([1, 3]), context=tf.zeros([1, 2]))
+    with pytest.raises(TypeError, match="expected float32, got float64.*Cast"):
+        density.log_prob(tf.zeros([1, 3], tf.float64))
+    density = flows.made([3], output="normal", hidden_units=(8,))
+    with pytest.raises(TypeError, match="int32.*Discrete values have no density"):
+        density.log_prob(tf.zeros([1, 3], tf.int32))
     with pytest.raises(ValueError, match="context"):
         flows.made([3], hidden_units=(8,), context_size=2).sample(3, seed=[0, 1])

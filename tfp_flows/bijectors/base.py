@@ -202,10 +202,16 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
     def _check(self, value, context, event_shape, method):
         dtype = getattr(value, "dtype", None)
         if dtype is not None and tf.as_dtype(dtype) != self.dtype:
+            dtype = tf.as_dtype(dtype)
+            remedy = "Cast the argument, or build the bijector with that dtype."
+            if dtype.is_integer or dtype.is_bool:
+                remedy = (
+                    "Cast the argument if its values are continuous. Discrete ones have no "
+                    "density: add noise of the width of their steps "
+                    "(preprocessing.UniformDequantization)."
+                )
             raise TypeError(
-                f"{self._title()}.{method}: expected {self.dtype.name}, got "
-                f"{tf.as_dtype(dtype).name}. Cast the argument, or build the bijector with "
-                "that dtype."
+                f"{self._title()}.{method}: expected {self.dtype.name}, got {dtype.name}. {remedy}"
             )
         value = tf.convert_to_tensor(value, dtype=self.dtype)
         rank, ndims = value.shape.rank, len(event_shape)
@@ -241,6 +247,7 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
 
     def _check_event(self, value, method):
         """Further static checks of a subclass on an argument (Squeeze: even sizes)."""
+        del value, method  # AutoGraph warns of a body that is a docstring alone (TF 2.21).
 
     def _check_context_batch(self, value, context, ndims, method):
         if None in (value.shape.rank, context.shape.rank):

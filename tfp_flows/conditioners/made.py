@@ -124,6 +124,14 @@ class MADE(Conditioner):
                 f"one or more equal widths, got {self.hidden_units}. Make them equal, or set "
                 "residual=False."
             )
+        try:
+            masks.input_degrees(self.size, order, seed=0)
+        except ValueError:
+            raise ValueError(
+                f"{self._title()}: order must be 'left-to-right', 'right-to-left', 'random' or a "
+                f"permutation of 0..{self.size - 1}, the place of each input in the ordering, got "
+                f"{order!r}. Of inputs listed as they follow each other, pass np.argsort."
+            ) from None
         self.order = order if isinstance(order, str) else tuple(np.asarray(order).tolist())
         self.degrees = degrees
         if degrees not in _SPREADS:

@@ -45,14 +45,14 @@ def made(
 
     Args:
       event_shape: `[D]`, or `[H, W, C]`, which is flattened inside.
-      output: `"bernoulli"`: `x` holds 0 and 1, as floats; `"normal"`.
+      output: `"bernoulli"`: `x` holds 0 and 1; `"normal"`.
       hidden_units: widths of the hidden layers, at least `D - 1` or dependencies are lost, with
         a warning.
       order, degrees, num_masks, activation, residual, context_size: as `conditioners.MADE`.
       seed: `int`; the same seed gives the same initial weights, orders and degrees.
       dtype: float32 (default) or float64.
       validate_args: whether to refuse Bernoulli data other than 0 and 1. Otherwise values in
-        between count as their cross-entropy.
+        between count as their cross-entropy, others as impossible.
       name: name of the distribution.
 
     Returns:
@@ -60,6 +60,8 @@ def made(
       `[..., context_size]` if there is one; `log_prob` is in nats.
 
     Raises:
+      TypeError: by `log_prob`, for data of another float type, or for integers if the output is
+        normal.
       ValueError: for an event shape of another rank or an unknown output, and as
         `conditioners.MADE`.
 
@@ -184,6 +186,7 @@ class MADEDistribution(tfp.distributions.Distribution):
 
     def _log_prob(self, x, context=None):
         num_masks = self.layer.num_masks
+        x = self._as_data(x)
         batch = tf.shape(x)[: tf.rank(x) - len(self._event)]
         rows = tf.reshape(x, [-1, self.layer.size])
         context = self._rows_of_context(context, batch)
@@ -206,10 +209,30 @@ class MADEDistribution(tfp.distributions.Distribution):
         if self._output == "bernoulli":
             # x log p + (1 - x) log(1 - p), without overflow.
             entries = -tf.nn.sigmoid_cross_entropy_with_logits(labels=rows, logits=out)
+            # Outside of [0, 1] the line goes on, up to +infinity.
+            outside = (rows < 0.0) | (rows > 1.0)
+            entries = tf.where(outside, tf.constant(-np.inf, self.dtype), entries)
         else:
             u, log_det = self._map.inverse(rows, out)
             entries = -0.5 * (u * u + float(np.log(2.0 * np.pi))) + log_det
         return tf.reduce_sum(entries, axis=-1)
+
+    def _as_data(self, x):
+        if x.dtype == self.dtype:
+            return x
+        discrete = x.dtype.is_integer or x.dtype.is_bool
+        if discrete and self._output == "bernoulli":
+            return tf.cast(x, self.dtype)
+        remedy = "Cast the argument, or build the density with that dtype."
+        if discrete:
+            remedy = (
+                "Discrete values have no density: add noise of the width of their steps "
+                '(preprocessing.UniformDequantization), or use output="bernoulli" for binary data.'
+            )
+        raise TypeError(
+            f"MADEDistribution '{self.name}': expected {self.dtype.name}, got {x.dtype.name}. "
+            f"{remedy}"
+        )
 
     def _sample_n(self, n, seed=None, context=None):
         n = tf.convert_to_tensor(n)

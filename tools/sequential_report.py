@@ -1,0 +1,203 @@
+"""Measures the sequential direction of an autoregressive flow beside its one-pass direction.
+
+    python tools/sequential_report.py
+    python tools/sequential_report.py --size 43 --hidden 512 512 --samples 256 --bijector iaf
+
+A MAF of one layer (or an IAF, whose sequential direction is the density): the time to trace and
+compile at the first call, the time of later calls, the memory that the calls take, the gradient
+through the sequential direction, and the number of operations of its graph at growing sizes.
+
+Every row of the table is a process of its own, for peaks of memory can't be taken back. `first
+call` is tracing, compiling and running; a small function was compiled before, so that what
+TensorFlow takes once a process isn't counted. `working memory` is the largest resident memory while
+calls run, the first one done, above that of the process with its model before any call; `peak` is
+the largest of the whole process, TensorFlow and the compiler included. Times of the two directions
+are taken in turns in one process. Ends with code 1 if an aim is missed; the aims are for the
+default work, 64 samples of 784 entries on two cores.
+"""
+
+import argparse
+import functools
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROWS = ("one pass", "sequential", "gradient of one pass", "gradient of sequential")
+AIMS = {"first call, s": 3.0, "memory over one pass": 1.5, "time over one pass": 15.0}
+
+
+def memory_mb(field):
+    """Returns `VmHWM` (the peak) or `VmRSS` (now) of this process in MB."""
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit("this report reads /proc/self/status, which only Linux has")
+
+
+def reset_peak():
+    """Sets the peak of this process to what it has now."""
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+
+def make_calls(args, size):
+    """Returns a function of no arguments for each row of the table."""
+    import numpy as np
+    import tensorflow as tf
+
+    from tfp_flows import flows
+
+    tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+    square = tf.function(lambda x: tf.nn.relu(x @ x), jit_compile=args.xla or None)
+    square(tf.ones([64, 64]))
+    recipe = {"maf": flows.maf, "iaf": flows.iaf}[args.bijector]
+    flow = recipe([size], num_layers=1, hidden_units=args.hidden, seed=0)
+    bijector = flow.bijector
+    rng = np.random.default_rng(0)
+    for variable in flow.trainable_variables:  # Away from the identity.
+        variable.assign_add(rng.normal(size=variable.shape, scale=0.01).astype("float32"))
+    x = tf.constant(rng.normal(size=(args.samples, size)), tf.float32)
+    compiled = functools.partial(tf.function, jit_compile=args.xla or None)
+    one_pass, sequential = bijector.inverse_and_log_det, bijector.forward_and_log_det
+    if args.bijector == "iaf":
+        one_pass, sequential = sequential, one_pass
+
+    def gradient(run, x):
+        with tf.GradientTape() as tape:
+            y, log_det = run(x, None)
+            target = tf.reduce_sum(y * y) + tf.reduce_sum(log_det)
+        return tape.gradient(target, flow.trainable_variables)
+
+    def calls(run):
+        value = compiled(lambda x: run(x, None))
+        return value, compiled(lambda x: gradient(run, x))
+
+    (a, c), (b, d) = calls(one_pass), calls(sequential)
+    return {row: functools.partial(f, x) for row, f in zip(ROWS, (a, b, c, d), strict=True)}
+
+
+def wait_for(result):
+    """Blocks until tensors are computed."""
+    import tensorflow as tf
+
+    for tensor in tf.nest.flatten(result):
+        tensor.numpy()
+
+
+def child(args):
+    """Prints one JSON object: a row, the interleaved times, or the sizes of graphs."""
+    answer = {}
+    if args.do == "ops":
+        for size in args.sizes:
+            call = make_calls(args, size)["sequential"]
+            graph = call.func.get_concrete_function(*call.args).graph.as_graph_def()
+            count = len(graph.node) + sum(len(f.node_def) for f in graph.library.function)
+            answer[size] = {"operations": count, "bytes": graph.ByteSize()}
+    elif args.do == "times":
+        calls = make_calls(args, args.size)
+        times = {row: [] for row in calls}
+        for call in calls.values():
+            wait_for(call())
+        for _ in range(args.repeats):
+            for row, call in calls.items():
+                start = time.perf_counter()
+                wait_for(call())
+                times[row].append(1e3 * (time.perf_counter() - start))
+        answer = {row: statistics.median(found) for row, found in times.items()}
+    else:
+        call = make_calls(args, args.size)[args.do]
+        before = memory_mb("VmRSS")
+        start = time.perf_counter()
+        wait_for(call())
+        answer["first call, s"] = time.perf_counter() - start
+        answer["peak, MB"] = memory_mb("VmHWM")
+        reset_peak()
+        for _ in range(5):
+            wait_for(call())
+        answer["working, MB"] = memory_mb("VmHWM") - before
+    print(json.dumps(answer))
+
+
+def run_child(do, args, xla):
+    """Runs `child` in a new process."""
+    command = [sys.executable, __file__, "--do", do, "--bijector", args.bijector]
+    command += ["--size", args.size, "--samples", args.samples, "--repeats", args.repeats]
+    command += ["--threads", args.threads, "--hidden", *args.hidden, "--sizes", *args.sizes]
+    command += ["--xla"] if xla else []
+    path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p)
+    env = dict(os.environ, PYTHONPATH=path, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
+    done = subprocess.run([*map(str, command)], env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"'{do}' ended with code {done.returncode}:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def parent(args):
+    """Runs the children and prints the table; returns how many aims are missed."""
+    print(
+        f"{args.bijector}, one layer, D = {args.size}, hidden {args.hidden}, {args.samples} rows, "
+        f"float32, {args.threads} threads"
+    )
+    missed = []
+    for xla in (False, True):
+        mode = "XLA" if xla else "graph"
+        rows = {row: run_child(row, args, xla) for row in ROWS}
+        times = run_child("times", args, xla)
+        print(f"\n{mode:<24}{'first call':>12}{'call':>12}{'working memory':>16}{'peak':>10}")
+        for row, found in rows.items():
+            print(
+                f"  {row:<22}{found['first call, s']:>10.2f} s{times[row]:>9.1f} ms"
+                f"{found['working, MB']:>13.0f} MB{found['peak, MB']:>7.0f} MB"
+            )
+        figures = {
+            "first call, s": rows["sequential"]["first call, s"],
+            "memory over one pass": max(
+                rows["sequential"][k] / rows["one pass"][k] for k in ("working, MB", "peak, MB")
+            ),
+            "time over one pass": times["sequential"] / times["one pass"],
+        }
+        for what, figure in figures.items():
+            ok = figure < AIMS[what]
+            missed += [] if ok else [what]
+            print(
+                f"  {what}: {figure:.2f}, below {AIMS[what]:g} wanted: {'ok' if ok else 'MISSED'}"
+            )
+        gradients = [times[row] / times["one pass"] for row in ROWS[2:]]
+        memory = rows[ROWS[3]]["working, MB"] / rows[ROWS[0]]["working, MB"]
+        print(
+            f"  gradients: {gradients[0]:.1f} and {gradients[1]:.1f} passes; the sequential one "
+            f"takes {memory:.1f} times the working memory of one pass"
+        )
+    found = run_child("ops", args, False)
+    sizes = ", ".join(f"{d['operations']} at D = {size}" for size, d in found.items())
+    counts = [d["operations"] for d in found.values()]
+    grows = max(counts) > 1.5 * counts[-1] or counts[-1] > 1.1 * max(counts[:-1])
+    missed += ["graph"] if grows else []
+    print(f"\noperations of the sequential graph: {sizes}: {'MISSED' if grows else 'ok'}")
+    return len(missed)
+
+
+def main():
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--bijector", choices=("maf", "iaf"), default="maf")
+    parser.add_argument("--size", type=int, default=784, help="D (default: %(default)s)")
+    parser.add_argument("--hidden", type=int, nargs="+", default=[1024, 1024])
+    parser.add_argument("--samples", type=int, default=64, help="rows (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=15, help="of timed calls: %(default)s")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[98, 196, 392, 784])
+    parser.add_argument("--do", help=argparse.SUPPRESS)
+    parser.add_argument("--xla", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    return child(args) if args.do else min(1, parent(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
