@@ -4,11 +4,12 @@
     python examples/tabular.py --data my_table.csv          # numeric columns, with a header
     python examples/tabular.py --data my.npz --key x --epochs 50 --out runs/mine
 
-Ends with the held-out log-likelihood of both flows beside a full-covariance Gaussian, a corner plot
-of data and samples, the most unusual held-out rows, and missing values: three entries of every
-held-out row are hidden and drawn given the others, by Hamiltonian Monte Carlo on the flow's
-density. Rows of your own table with missing values (empty, or NaN) are kept out of training,
-filled in, and written to `filled.csv`.
+Ends with the test log-likelihood of both flows beside a full-covariance Gaussian, a corner plot of
+data and samples (`corner.png`), the test rows ranked by how unusual they are (`unusual.csv`), and
+missing values: three entries of test rows are hidden and drawn given the others, by Hamiltonian
+Monte Carlo on the flow's density. Rows of your own table with missing values (empty, NaN, text) are
+kept out of training, filled in with the medians of their draws, and written to `filled.csv`. Rows
+are counted from 0, the header apart.
 
 Log-likelihoods are in nats a row, in the units of the table. Discrete columns (counts, codes,
 many equal values) have no density: a flow can put as much of it on them as it likes. The script
@@ -39,6 +40,8 @@ tfd = tfp.distributions
 
 def load(path, key):
     """Returns the table `[n, D]`, float64 with NaN for missing, and the names of its columns."""
+    if path is not None and not path.exists():
+        raise SystemExit(f"{path}: no such file")
     if path is None:
         from sklearn.datasets import load_breast_cancer
 
@@ -48,11 +51,18 @@ def load(path, key):
         with np.load(path) as file:
             if key is None and len(file.files) != 1:
                 raise SystemExit(f"{path} holds {file.files}: say which by --key")
+            if key is not None and key not in file:
+                raise SystemExit(f"{path} holds {file.files}, no '{key}'")
             table = np.asarray(file[key or file.files[0]], np.float64)
+        if table.ndim != 2:
+            raise SystemExit(f"{path}: expected a table [rows, columns], got {list(table.shape)}")
         return table, [f"column {n}" for n in range(table.shape[1])]
     with open(path) as file:
         names = [name.strip() for name in file.readline().split(",")]
-    table = np.genfromtxt(path, delimiter=",", skip_header=1)
+    try:
+        table = np.genfromtxt(path, delimiter=",", skip_header=1)
+    except ValueError as error:
+        raise SystemExit(f"{path}: {error}") from None
     if table.ndim != 2 or table.shape[1] != len(names):
         raise SystemExit(
             f"{path}: expected a header and rows of {len(names)} comma-separated numbers"
@@ -66,24 +76,28 @@ def load(path, key):
 
 
 def spread_discrete(table, names, rng):
-    """Adds uniform noise to columns of few values, of the width of their steps."""
-    found = []
-    for n, name in enumerate(names):
+    """Adds uniform noise to columns of few values, of the width of their steps.
+
+    Returns the table, and the values of each such column under its number.
+    """
+    table, found = table.copy(), {}
+    for n in range(len(names)):
         values = np.unique(table[:, n][~np.isnan(table[:, n])])
         if len(values) < 0.05 * len(table):
             step = np.diff(values).min() if len(values) > 1 else 1.0
             table[:, n] += step * rng.random(len(table))
-            found.append(name)
+            found[n] = values
     if found:
-        print(f"columns that look discrete, spread by noise: {', '.join(found)}")
-    return table
+        shown = ", ".join(names[n] for n in found)
+        print(f"columns that look discrete, spread by noise: {shown}")
+    return table, found
 
 
-def split(table, rng):
-    """Returns training, held-out (for early stopping) and test rows."""
-    rows = table[rng.permutation(len(table))]
-    test, held_out = len(rows) // 5, len(rows) // 10
-    return rows[test + held_out :], rows[test : test + held_out], rows[:test]
+def split(numbers, rng):
+    """Returns the numbers of training, held-out (for early stopping) and test rows."""
+    numbers = rng.permutation(numbers)
+    test, held_out = len(numbers) // 5, len(numbers) // 10
+    return numbers[test + held_out :], numbers[test : test + held_out], numbers[:test]
 
 
 def train(flow, parts, standardize, args):
@@ -144,15 +158,25 @@ def save_corner(rows, samples, names, path, columns=5):
     plt.close(figure)
 
 
-def print_unusual(model, rows, names, standardize, count=5):
-    """Prints the rows of the least density, and what stands out in each."""
+def rank_unusual(model, rows, numbers, names, normal, path, count=5):
+    """Ranks rows by their density, and prints what is odd about the first given their others."""
     scores = model.log_prob(rows).numpy()
-    print(f"\nthe most unusual of {len(rows)} test rows (median {np.median(scores):.1f} nats)")
-    z = standardize.inverse(rows).numpy()
-    for row in np.argsort(scores)[:count]:
-        far = np.argsort(-np.abs(z[row]))[:3]
-        what = ", ".join(f"{names[n]} {z[row, n]:+.1f} sd" for n in far)
-        print(f"  row {row:4d}  {scores[row]:9.1f} nats   {what}")
+    ranking = np.argsort(scores)
+    lines = [f"{numbers[row]},{scores[row]:.3f}\n" for row in ranking]
+    path.write_text("row,nats\n" + "".join(lines))
+    # Of a normal, (P (x - mean))_i / sqrt(P_ii) with P the inverse covariance is how far entry i
+    # is from what the others let expect, in standard deviations that are left to it.
+    precision = np.linalg.inv(normal.covariance().numpy())
+    far = (rows - normal.mean().numpy()) @ precision / np.sqrt(np.diag(precision))
+    print(
+        f"\nthe most unusual of {len(rows)} test rows (median {np.median(scores):.1f} nats), and "
+        "what is odd about them:\nthe distance from what the other columns let a Gaussian expect, "
+        "in standard deviations"
+    )
+    for row in ranking[:count]:
+        odd = np.argsort(-np.abs(far[row]))[:3]
+        what = ", ".join(f"{names[n]} {far[row, n]:+.1f}" for n in odd)
+        print(f"  row {numbers[row]:5d}  {scores[row]:9.1f} nats   {what}")
 
 
 def draw_missing(flow, rows, missing, *, chains, steps, seed):
@@ -213,9 +237,9 @@ def check_filling(flow, rows, args, rng):
     truth, drawn = rows[missing], draws[:, missing]
     low, high = np.quantile(drawn, [0.1, 0.9], axis=0)
     return {
-        "error of the drawn median": float(np.abs(np.median(drawn, 0) - truth).mean()),
-        "error of the column's mean": float(np.abs(truth).mean()),
-        "within 10% to 90% of the draws": float(((low < truth) & (truth < high)).mean()),
+        "mean error of the draws' median": float(np.abs(np.median(drawn, 0) - truth).mean()),
+        "mean error of the column's mean": float(np.abs(truth).mean()),
+        "share within 10% to 90% of the draws": float(((low < truth) & (truth < high)).mean()),
     }
 
 
@@ -233,7 +257,9 @@ def main():
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=300, help="HMC steps: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/tabular"))
+    parser.add_argument(
+        "--out", type=pathlib.Path, default="runs/tabular", help="folder: %(default)s"
+    )
     args = parser.parse_args()
     start = time.time()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -241,9 +267,16 @@ def main():
     rng = np.random.default_rng(args.seed)
 
     table, names = load(args.data, args.key)
-    table = spread_discrete(table, names, rng)
+    original = table
+    table, discrete = spread_discrete(table, names, rng)
     incomplete = np.isnan(table).any(axis=1)
-    parts = [part.astype(np.float32) for part in split(table[~incomplete], rng)]
+    if table.shape[1] < 2 or (~incomplete).sum() < 50:
+        raise SystemExit(
+            f"expected 2 or more columns and 50 or more rows without missing values, got "
+            f"{table.shape[1]} columns and {(~incomplete).sum()} such rows"
+        )
+    numbers = split(np.flatnonzero(~incomplete), rng)
+    parts = [table[part].astype(np.float32) for part in numbers]
     rows, held_out, test = parts
     size = table.shape[1]
     print(
@@ -259,37 +292,45 @@ def main():
     models = {"MAF": train(maf, parts, standardize, args)}
     models["RealNVP"] = train(real_nvp, parts, standardize, args)
 
-    results = {
-        "full-covariance Gaussian": float(np.mean(gaussian(rows).log_prob(test.astype(np.float64))))
-    }
+    normal = gaussian(rows)
+    results = {"full-covariance Gaussian": float(np.mean(normal.log_prob(test.astype(np.float64))))}
     for name, model in models.items():
         results[name] = float(np.mean(model.log_prob(test)))
     print("\ntest log-likelihood                      nats a row")
     for name, value in results.items():
         print(f"  {name:<38}{value:12.2f}")
 
-    samples = models["MAF"].sample(2000, seed=args.seed).numpy()
+    samples = models["MAF"].sample(max(len(rows), 200), seed=args.seed).numpy()
     corner = args.out / "corner.png"
     save_corner(rows, samples, names, corner, columns=min(5, size))
-    print_unusual(models["MAF"], test, names, standardize)
+    ranking = args.out / "unusual.csv"
+    rank_unusual(models["MAF"], test, numbers[2], names, normal, ranking)
 
     standardised = standardize.inverse(test[:60]).numpy()
     filling = check_filling(maf, standardised, args, rng)
     print(
-        f"\nthree of {size} entries hidden in {len(standardised)} test rows (standard deviations)"
+        f"\n{min(3, size)} of {size} entries hidden in each of {len(standardised)} test rows, "
+        "errors in standard deviations of their columns"
     )
     for name, value in filling.items():
-        print(f"  {name:<38}{value:12.2f}")
+        print(
+            f"  {name:<38}{value:12.2f}{'' if 'error' in name else '   (of a true density: 0.80)'}"
+        )
     if incomplete.any():
         z = standardize.inverse(table[incomplete].astype(np.float32)).numpy()
         draws = draw_missing(maf, z, np.isnan(z), chains=2, steps=args.steps, seed=args.seed)
         filled = standardize.forward(np.median(draws, axis=0).astype(np.float32)).numpy()
+        for n, values in discrete.items():  # Back from the noise to the values.
+            place = np.searchsorted(values, filled[:, n], side="right") - 1
+            filled[:, n] = values[np.clip(place, 0, len(values) - 1)]
+        known = original[incomplete]
+        filled = np.where(np.isnan(known), filled, known)
         path = args.out / "filled.csv"
         np.savetxt(path, filled, delimiter=",", header=",".join(names), comments="")
         print(f"{incomplete.sum()} rows filled in with the medians of their draws: {path}")
     results.update(filling)
     (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    print(f"\npicture: {corner}\ndone in {time.time() - start:.0f} s")
+    print(f"\npicture: {corner}\nranking: {ranking}\ndone in {time.time() - start:.0f} s")
 
 
 if __name__ == "__main__":
