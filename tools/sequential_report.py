@@ -55,7 +55,9 @@ def make_calls(args, size):
     square = tf.function(lambda x: tf.nn.relu(x @ x), jit_compile=args.xla or None)
     square(tf.ones([64, 64]))
     recipe = {"maf": flows.maf, "iaf": flows.iaf}[args.bijector]
-    flow = recipe([size], num_layers=1, hidden_units=args.hidden, seed=0)
+    flow = recipe(
+        [size], num_layers=1, hidden_units=args.hidden, elementwise=args.elementwise, seed=0
+    )
     bijector = flow.bijector
     rng = np.random.default_rng(0)
     for variable in flow.trainable_variables:  # Away from the identity.
@@ -125,6 +127,7 @@ def child(args):
 def run_child(do, args, xla):
     """Runs `child` in a new process."""
     command = [sys.executable, __file__, "--do", do, "--bijector", args.bijector]
+    command += ["--elementwise", args.elementwise]
     command += ["--size", args.size, "--samples", args.samples, "--repeats", args.repeats]
     command += ["--threads", args.threads, "--hidden", *args.hidden, "--sizes", *args.sizes]
     command += ["--xla"] if xla else []
@@ -139,8 +142,8 @@ def run_child(do, args, xla):
 def parent(args):
     """Runs the children and prints the table; returns how many aims are missed."""
     print(
-        f"{args.bijector}, one layer, D = {args.size}, hidden {args.hidden}, {args.samples} rows, "
-        f"float32, {args.threads} threads"
+        f"{args.bijector}, {args.elementwise}, one layer, D = {args.size}, hidden {args.hidden}, "
+        f"{args.samples} rows, float32, {args.threads} threads"
     )
     missed = []
     for xla in (False, True):
@@ -187,6 +190,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bijector", choices=("maf", "iaf"), default="maf")
+    parser.add_argument("--elementwise", default="affine", help="map (default: %(default)s)")
     parser.add_argument("--size", type=int, default=784, help="D (default: %(default)s)")
     parser.add_argument("--hidden", type=int, nargs="+", default=[1024, 1024])
     parser.add_argument("--samples", type=int, default=64, help="rows (default: %(default)s)")

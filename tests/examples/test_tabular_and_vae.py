@@ -46,7 +46,8 @@ def test_tabular_on_a_file_with_missing_values(tmp_path):
     np.testing.assert_allclose(filled[:, [0, 2, 3]], table[:8, [0, 2, 3]], rtol=1e-12)
     ranking = np.loadtxt(tmp_path / "unusual.csv", delimiter=",", skiprows=1)
     assert len(ranking) == 292 // 5 and (np.diff(ranking[:, 1]) >= 0).all()
-    assert ranking[:, 0].min() >= 8 and ranking[0, 0] >= 290  # rows of the file
+    odd = np.flatnonzero(ranking[:, 0] >= 290)  # rows are numbered as in the file
+    assert ranking[:, 0].min() >= 8 and len(odd) and odd.max() < 10
     assert matplotlib.image.imread(tmp_path / "corner.png").shape[0] > 300
 
 
@@ -54,7 +55,9 @@ def test_vae_with_an_iaf_posterior(tmp_path):
     text = run("vae_iaf.py", "--epochs", 15, "--weights", 20, "--out", tmp_path)
     assert "ELBO" in text and "IWAE-20" in text
     results = json.loads((tmp_path / "results.json").read_text())
-    for found in results.values():
+    assert "image by image" in text and len(results["gain of iwae"]) == 2
+    for name in ("diagonal Gaussian", "IAF"):
+        found = results[name]
         # An importance-weighted estimate is no less than the ELBO; 44 nats are 64 fair coins.
         assert -30.0 < found["elbo"] < found["iwae"] < 0.0
     for name in ("images.png", "posteriors.png"):
