@@ -117,8 +117,10 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
     def _inverse_and_log_det(self, y, context):
         """Returns `x` and `log|det dx/dy|`, scalar or of the batch shape."""
 
-    # --- Joint evaluation, without TFP's cache: what Chain and FactorOut call. ---
+    # --- Joint evaluation, without TFP's cache: what Chain and FactorOut call. AutoGraph, which
+    # leaves TFP's own methods alone, would convert all that is below, for a second or more. ---
 
+    @tf.autograph.experimental.do_not_convert
     def forward_and_log_det(self, x, context=None):
         """Returns `forward(x)` and its log-det from one evaluation.
 
@@ -128,6 +130,7 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
         with tf.name_scope(self.name):
             return self._forward_and_log_det(x, context)
 
+    @tf.autograph.experimental.do_not_convert
     def inverse_and_log_det(self, y, context=None):
         """Returns `inverse(y)` and its log-det from one evaluation.
 
@@ -247,7 +250,6 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
 
     def _check_event(self, value, method):
         """Further static checks of a subclass on an argument (Squeeze: even sizes)."""
-        del value, method  # AutoGraph warns of a body that is a docstring alone (TF 2.21).
 
     def _check_context_batch(self, value, context, ndims, method):
         if None in (value.shape.rank, context.shape.rank):
