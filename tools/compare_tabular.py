@@ -3,6 +3,9 @@
     python tools/compare_tabular.py --miniboone DATA/miniboone.npz --bsds300 DATA/bsds300.npz \\
         --peer-python /tmp/peers/bin/python
 
+Twenty minutes on two cores; `--models`, `--seeds` and one data set a call cut it in pieces, which
+`--results FILE` collects: runs that are in the file are not run again.
+
 zuko runs in an environment of its own (PyTorch would share no memory with TensorFlow):
 
     python -m venv /tmp/peers
@@ -22,6 +25,7 @@ training split is not at hand. BSDS300: keys `train`, `val`, `test`, patches of 
 
 import argparse
 import fcntl
+import itertools
 import json
 import os
 import pathlib
@@ -173,18 +177,27 @@ def child(args):
 
 
 def parent(args):
-    """Runs the children and prints the table."""
+    """Runs the children that are missing, and reports."""
     found = []
-    common = ["--hidden", *map(str, args.hidden), "--models", *args.models]
-    common += ["--seeds", *map(str, args.seeds)]
+    if args.results and args.results.exists():
+        found = [json.loads(line) for line in args.results.read_text().splitlines()]
+    common = ["--hidden", *map(str, args.hidden)]
     for name in ("rate", "batch_size", "patience", "threads", "peer_threads", "train_rows"):
         common += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    pythons = {"tfp_flows": sys.executable, "zuko": args.peer_python}
+    asked = []
     for dataset, epochs in (("miniboone", args.epochs), ("bsds300", args.epochs_bsds300)):
         path = getattr(args, dataset)
         if path is None:
             continue
-        for library, python in (("tfp_flows", sys.executable), ("zuko", args.peer_python)):
-            command = [python, __file__, "--library", library, f"--{dataset}", str(path)]
+        for model, library in itertools.product(args.models, pythons):
+            runs = {(dataset, model, library, seed) for seed in args.seeds}
+            asked += runs
+            missing = sorted(runs - {key_of(f) for f in found})
+            if not missing:
+                continue
+            command = [pythons[library], __file__, "--library", library, f"--{dataset}", str(path)]
+            command += ["--models", model, "--seeds", *(str(run[-1]) for run in missing)]
             env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
             env["PYTHONPATH"] = str(ROOT)
             with subprocess.Popen(
@@ -196,8 +209,21 @@ def parent(args):
                 for line in process.stdout:
                     found.append(json.loads(line))
                     print(line.rstrip(), file=sys.stderr, flush=True)
+                    if args.results:
+                        with open(args.results, "a") as file:
+                            file.write(line)
             if process.returncode:
                 raise SystemExit(f"{library} on {dataset} ended with code {process.returncode}")
+    return report([f for f in found if key_of(f) in asked])
+
+
+def key_of(run):
+    """What tells the runs apart."""
+    return run["dataset"], run["model"], run["library"], run["seed"]
+
+
+def report(found):
+    """Prints the table; returns 1 if an aim is missed."""
     print(f"{'data':<10} {'model':<8} {'library':<10} {'test nats':>17} {'epochs':>8} {'s':>6}")
     missed = False
     for dataset, model in sorted({(f["dataset"], f["model"]) for f in found}):
@@ -229,15 +255,16 @@ def main():
     parser.add_argument("--bsds300", type=pathlib.Path, metavar="FILE")
     parser.add_argument("--peer-python", default="/tmp/peers/bin/python")
     parser.add_argument("--library", choices=("tfp_flows", "zuko"), help=argparse.SUPPRESS)
+    parser.add_argument("--results", type=pathlib.Path, help="file of finished runs, added to")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--hidden", type=int, nargs="+", default=[128, 128])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=60, help="the most (default 60)")
-    parser.add_argument("--epochs-bsds300", type=int, default=6, help="the most (default 6)")
+    parser.add_argument("--epochs-bsds300", type=int, default=20, help="the most (default 20)")
     parser.add_argument("--patience", type=int, default=10, help="epochs (default 10)")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1e-3, help="of Adam (default 1e-3)")
-    parser.add_argument("--train-rows", type=int, default=40000, help="of BSDS300")
+    parser.add_argument("--train-rows", type=int, default=80000, help="of BSDS300")
     parser.add_argument("--threads", type=int, default=2, help="of tfp_flows")
     # Two threads of PyTorch wait for each other 25 times as long as they compute, if anything
     # else runs on the machine's two cores.
