@@ -16,6 +16,7 @@ MAPS = {
     "affine_tanh_cap": Affine(cap=0.5),
     "affine_exp": Affine("exp"),
     "affine_sigmoid": Affine("sigmoid"),
+    "affine_shift_first": Affine(shift_first=True),
     "spline": RationalQuadraticSpline(),
     "spline_odd": RationalQuadraticSpline(
         num_bins=5, bound=1.7, min_bin_width=1e-2, min_bin_height=2e-2, min_slope=0.1
@@ -231,6 +232,18 @@ def test_affine_formula(m, s):
     x, log_det = m.inverse(X, parameters)
     np.testing.assert_allclose(x, (X - T) * np.exp(-s), rtol=1e-14)
     np.testing.assert_allclose(log_det, -s, rtol=1e-14)
+
+
+def test_affine_that_shifts_first():
+    m, parameters = Affine(shift_first=True), np.concatenate([T, RAW])
+    s = 3 * np.tanh(RAW / 3)
+    y, log_det = m.forward(X, parameters)
+    np.testing.assert_allclose(y, (X - T) * np.exp(s), rtol=1e-14)
+    np.testing.assert_allclose(log_det, s, rtol=1e-14)
+    x, log_det = m.inverse(X, parameters)
+    np.testing.assert_allclose(x, X * np.exp(-s) + T, rtol=1e-14)
+    np.testing.assert_allclose(log_det, -s, rtol=1e-14)
+    assert m != Affine() and type(m).from_config(m.get_config()) == m
 
 
 def test_affine_sigmoid_multiplies_by_a_sigmoid_towards_the_latents():

@@ -298,6 +298,13 @@ def test_stock_bijectors_mixed_in():
     np.testing.assert_allclose(same.log_prob(x), mixed.log_prob(x), rtol=1e-4)
 
 
+def test_real_nvp_scales_and_then_shifts_on_the_way_to_the_latent():
+    first, *_ = flows.real_nvp([4], **VECTOR).bijector.bijectors
+    assert first.elementwise == elementwise.Affine(shift_first=True)
+    first, *_ = flows.real_nvp([4], log_scale="exp", shift_first=False, **VECTOR).bijector.bijectors
+    assert first.elementwise == elementwise.Affine("exp")
+
+
 def test_elementwise_map_of_ones_own():
     flow = flows.real_nvp([4], elementwise=elementwise.Affine(cap=0.5), **VECTOR)
     couplings = [p for p in flow.bijector.bijectors if isinstance(p, bijectors.Coupling)]

@@ -49,8 +49,8 @@ def real_nvp(
       num_scales: images: `int >= 1`.
       num_blocks: images: residual blocks of each coupling's network.
       filters: images: its width.
-      elementwise: `"affine"`, `"shift"`, `"rational_quadratic_spline"` or an
-        `elementwise.ElementwiseMap`.
+      elementwise: `"affine"` (by name it is the paper's, with `shift_first=True`), `"shift"`,
+        `"rational_quadratic_spline"` or an `elementwise.ElementwiseMap`.
       actnorm: whether an `ActNorm` follows each coupling. Default: for images. It stands in for
         the paper's batch normalization, and wants `FlowModel.initialize` or `fit`.
       base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
@@ -86,6 +86,9 @@ def real_nvp(
         num_blocks=num_blocks,
         filters=filters,
     )
+    if elementwise == "affine":
+        # As the paper has it: from data to latent it scales, then shifts.
+        elementwise_kwargs = {"shift_first": True, **elementwise_kwargs}
     elementwise = elementwise_maps.get(elementwise, **elementwise_kwargs)
     couplings = _Couplings(
         elementwise,
