@@ -278,3 +278,17 @@ def test_wrong_context():
         bijector.forward(tf.zeros([2, 3]), context=tf.zeros([2, 5]))
     with pytest.raises(ValueError, match="is required"):
         bijector.inverse(tf.zeros([2, 3]))
+
+
+def test_autograph_leaves_the_library_alone():
+    """To convert it takes a second at the first call from a user's own tf.function."""
+    seen = []
+
+    class Probe(MAF):
+        def _all_at_once(self, *args):
+            seen.append(tf.__internal__.autograph.control_status_ctx().status.name)
+            return super()._all_at_once(*args)
+
+    bijector = Probe(conditioners.MADE(3, hidden_units=(4,)))
+    tf.function(lambda y: bijector.inverse_and_log_det(y)).get_concrete_function(tf.zeros([2, 3]))
+    assert seen == ["DISABLED"]
