@@ -2,6 +2,7 @@
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -98,6 +99,7 @@ def test_iaf_posterior_samples_with_its_density_and_gradients():
 
 
 def test_maf_fits_a_density():
+    keras.utils.set_random_seed(0)  # The order of the rows moves the result by 0.03.
     rng = np.random.default_rng(0)
     x = rng.normal(size=(600, 2)).astype("float32")
     x[:, 1] = x[:, 0] ** 2 + 0.3 * x[:, 1]
@@ -193,6 +195,7 @@ def test_training_takes_one_set_of_masks_a_step_in_turn():
 
 
 def test_an_ensemble_trains_by_fit():
+    keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     x = (rng.random((400, 5)) < 0.5).astype("float32")
     x[:, 3] = x[:, 0]  # what one entry says about another
