@@ -16,8 +16,8 @@ Both libraries get the same standardised rows, the same split, 5 transforms of t
 hidden layers with ReLU, orders reversed from one MADE to the next, alternating masks for
 RealNVP, Adam at the same rate, the same batch size, the same most epochs, and the same early
 stopping: the weights of the epoch that is best on the held-out rows are tested. What differs
-is each library's own: initial weights, and how a log-scale is bounded. Log-likelihoods are in
-nats, in the units of the data.
+is each library's own: initial weights, how a log-scale is bounded, and for MAF which of scale and
+shift comes first. Log-likelihoods are in nats, in the units of the data.
 
 MINIBOONE: keys `val` (split into training and held-out rows) and `test`; the published
 training split is not at hand. BSDS300: keys `train`, `val`, `test`, patches of 64 integers.
