@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from models.fitting import X, compiled, real_nvp
+from fitting import X, compiled, real_nvp
 
 from tfp_flows import FlowModel, flows, preprocessing
 

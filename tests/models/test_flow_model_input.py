@@ -1,5 +1,7 @@
 """FlowModel: samples, and what it refuses."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from fitting import C, X, compiled, gaussian, real_nvp, same, weights
 
-from tfp_flows import FlowModel, bijectors, masks, preprocessing
+from tfp_flows import FlowModel, bijectors, flows, masks, preprocessing
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -251,3 +253,25 @@ def test_integers_with_dequantization():
     np.testing.assert_array_equal(model.log_prob(x), model.log_prob(x))
     data = tf.data.Dataset.from_tensor_slices(x).batch(16)
     assert np.isfinite(model.fit(data, verbose=0).history["loss"]).all()
+
+
+def test_whole_numbers_stored_as_floats_are_warned_of():
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+    x[:, 1] = np.round(3 * x[:, 1])
+    model = compiled(flows.maf([3], num_layers=1, hidden_units=(8,), seed=0))
+    with pytest.warns(UserWarning, match=r"1 of the 3 entries .* \(entry \[1\]\).*UniformDequant"):
+        model.fit(x, verbose=0)
+    x[:, 1] = 4.0  # A constant tells nothing.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.fit(x, verbose=0)
+
+
+def test_discrete_data_suit_a_discrete_distribution():
+    x = np.random.default_rng(0).integers(0, 2, size=(60, 3))
+    model = compiled(flows.made([3], hidden_units=(8,), seed=0))
+    with pytest.raises(TypeError, match=r"expected float32 data, got int64. Cast them"):
+        model.fit(x, verbose=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.fit(x.astype("float32"), verbose=0)

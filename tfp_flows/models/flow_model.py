@@ -19,7 +19,13 @@ from tfp_flows.bijectors.training import training_mode
 from tfp_flows.models import replicas
 from tfp_flows.models.callbacks import adapted
 from tfp_flows.models.fused_adam import use_fused_update
-from tfp_flows.models.inputs import check_array, check_nan, unpack, with_weights
+from tfp_flows.models.inputs import (
+    check_array,
+    check_nan,
+    unpack,
+    warn_of_discrete,
+    with_weights,
+)
 from tfp_flows.models.persistence import Persistence
 from tfp_flows.models.sampling import draw, stateless_seed
 from tfp_flows.models.start import start
@@ -257,6 +263,7 @@ class FlowModel(Steps, Persistence, keras.Model):
         """
         self._check_trainable()
         self._check_data(x, y)
+        warn_of_discrete(x, self)
         x, y, kwargs["sample_weight"] = with_weights(x, y, kwargs.get("sample_weight"), self)
         if kwargs.get("validation_data") is not None:
             validation = keras.utils.unpack_x_y_sample_weight(kwargs["validation_data"])

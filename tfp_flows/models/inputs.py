@@ -1,8 +1,11 @@
 """What a user may hand to `fit`, `evaluate`, `predict` and `initialize`."""
 
+import warnings
+
 import keras
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 _ARRAYS = np.ndarray, tf.Tensor, tuple, list, dict
 
@@ -57,6 +60,11 @@ def check_array(x, model, batched=True):
         x = np.asarray(x)
     dtype = tf.as_dtype(x.dtype)
     if dtype.is_integer or dtype.is_bool:
+        if model.dequantization is None and not is_density(model.distribution):
+            raise TypeError(
+                f"{title}: expected {wanted.name} data, got {dtype.name}. Cast them: "
+                f"x.astype('{wanted.name}')."
+            )
         if model.dequantization is None:
             raise TypeError(
                 f"{title}: got {dtype.name} data, but a flow is a density of continuous values "
@@ -87,6 +95,40 @@ def check_array(x, model, batched=True):
             f"{title}: expected data of shape [{wanted_shape}], got {shape.as_list()}."
         )
     check_nan(x, f"{title}: the data hold")
+
+
+def is_density(distribution):
+    """Whether a distribution is one of continuous values; `flows.made`, say, may be of 0 and 1."""
+    return distribution.reparameterization_type == tfp.distributions.FULLY_REPARAMETERIZED
+
+
+def warn_of_discrete(x, model, rows=1000):
+    """Warns of floating data that are whole numbers: a flow's likelihood of them has no bound.
+
+    Looks at some rows of an array; constant entries, which tell nothing, are passed over.
+    """
+    if isinstance(x, dict):
+        x = x.get("x")
+    if isinstance(x, (tuple, list)) and len(x) == 2:
+        x = x[0]
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or not is_density(model.distribution):
+        return
+    some = x[:: max(1, len(x) // rows)][:rows].reshape(min(len(x), rows), -1)
+    if len(some) < 20:
+        return
+    whole = (some == np.round(some)).all(axis=0) & (some != some[:1]).any(axis=0)
+    entries = np.flatnonzero(whole)
+    if not len(entries):
+        return
+    numbers = f"{entries[:5].tolist()}{' and more' if len(entries) > 5 else ''}"
+    warnings.warn(
+        f"FlowModel '{model.name}': {len(entries)} of the {some.shape[1]} entries of a row hold "
+        f"whole numbers alone (entry {numbers}). A flow can put any density on such values, and "
+        "then its likelihood means nothing. Give integers (x.astype('int32')) and build the model with "
+        "dequantization=preprocessing.UniformDequantization(), or add uniform noise of their step "
+        "to these entries.",
+        stacklevel=3,
+    )
 
 
 def check_nan(x, what):
