@@ -124,9 +124,9 @@ def warn_of_discrete(x, model, rows=1000):
     warnings.warn(
         f"FlowModel '{model.name}': {len(entries)} of the {some.shape[1]} entries of a row hold "
         f"whole numbers alone (entry {numbers}). A flow can put any density on such values, and "
-        "then its likelihood means nothing. Give integers (x.astype('int32')) and build the model with "
-        "dequantization=preprocessing.UniformDequantization(), or add uniform noise of their step "
-        "to these entries.",
+        "then its likelihood means nothing. Give integers (x.astype('int32')) and build the model "
+        "with dequantization=preprocessing.UniformDequantization(), or add uniform noise of their "
+        "step to these entries.",
         stacklevel=3,
     )
 
