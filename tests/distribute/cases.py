@@ -40,11 +40,13 @@ def glow():
     return flows.glow([4, 4, 1], num_levels=1, num_steps=2, hidden_filters=4, seed=0)
 
 
-def sgd(rate=0.05, **kwargs):
+def make_optimizer(kind="SGD", rate=0.05, **kwargs):
     import keras
 
-    # Not Adam: in its first steps it divides rounding noise by rounding noise.
-    return keras.optimizers.SGD(rate, momentum=0.9, **kwargs)
+    if kind == "SGD":
+        return keras.optimizers.SGD(rate, momentum=0.9, **kwargs)
+    # With Adam's own epsilon its first steps divide rounding noise by rounding noise.
+    return getattr(keras.optimizers, kind)(rate, epsilon=0.01, **kwargs)
 
 
 @dataclasses.dataclass
@@ -79,6 +81,8 @@ CASES = {
     "clipnorm": Case(rows=61, optimizer={"clipnorm": 0.05}),
     "global_clipnorm": Case(rows=61, optimizer={"global_clipnorm": 0.1}),
     "clipvalue": Case(rows=61, optimizer={"clipvalue": 0.01}),
+    "adam": Case(rows=61, optimizer={"kind": "Adam", "rate": 0.02}),
+    "adamw": Case(rows=61, optimizer={"kind": "AdamW", "rate": 0.02, "weight_decay": 0.1}),
     "ema": Case(rows=61, optimizer={"use_ema": True, "ema_momentum": 0.8}),
     "steps_per_execution": Case(rows=61, compile={"steps_per_execution": 3}),
     "eager": Case(rows=61, compile={"run_eagerly": True}),
@@ -97,7 +101,7 @@ def train(case, strategy):
     with strategy.scope():
         noise = preprocessing.UniformDequantization(17, seed=3) if case.integers else None
         model = FlowModel(case.flow(), dequantization=noise)
-        model.compile(optimizer=sgd(**case.optimizer), **case.compile)
+        model.compile(optimizer=make_optimizer(**case.optimizer), **case.compile)
     x = (IMAGES if case.integers else X)[: case.rows]
     data = {"x": x}
     if case.context:
@@ -130,7 +134,7 @@ def train_on_different_data(strategy):
     first, second = X[:32], X[32:64] + 5.0
     with strategy.scope():
         model = FlowModel(maf(normalization="actnorm"))
-        model.compile(optimizer=sgd())
+        model.compile(optimizer=make_optimizer())
     cluster = distribute.read_cluster()
     if cluster is None:
         # Of its first 16 rows each worker makes its share of the moments.

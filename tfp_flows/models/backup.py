@@ -112,8 +112,9 @@ class Backup(keras.callbacks.Callback):
         return dataclasses.replace(self.progress)
 
     def _sound_states(self):
-        """Step -> (folder, description), of this worker's own or else of the chief's."""
-        for folder in dict.fromkeys([self._folder, self._root / "worker-0", self._root]):
+        """Step -> (folder, description), of this worker's own or else of another's."""
+        others = sorted(self._root.glob("worker-*"))
+        for folder in dict.fromkeys([self._folder, *others, self._root]):
             found, damaged = {}, None
             for path in folder.glob("step-*.json"):
                 try:
@@ -200,9 +201,13 @@ class Backup(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         """Removes the backups of a training that is done."""
-        if self._delete and self._folder.is_dir():
-            shutil.rmtree(self._folder)
-            if self._folder != self._root and not any(self._root.iterdir()):
+        if not self._delete:
+            return
+        # First all have to be here: a worker that is still on its way may yet be killed.
+        replicas.gather_over_workers(self.model.distribute_strategy, [0])
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder != self._root:
+            with contextlib.suppress(OSError):  # Others are in it still, or have removed it.
                 self._root.rmdir()
 
     # --- Saving. ---
