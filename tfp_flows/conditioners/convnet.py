@@ -32,7 +32,7 @@ class ConvNet(Conditioner):
       output_filters: `int >= 1`, the number of output channels.
       filters: `int >= 1`, the number of hidden channels. Default: 512, as in the paper.
       kernel_size: `int >= 1`, size of the first and the last kernel. Default: 3.
-      activation: name of a Keras activation, or a callable. Default: `"relu"`.
+      activation: name of a Keras activation, or an elementwise callable. Default: `"relu"`.
       output_scale: `bool`, whether to learn the factor `exp(3 s)`. Default: `True`.
       context_size: `int >= 1`, size of the context, or `None` (default) for none.
       zero_output: `bool`, whether the last convolution starts at zero. Default: `True`.
@@ -111,8 +111,14 @@ class ConvNet(Conditioner):
         h = convolve(x, self._kernel_1, self._bias_1)
         if context is not None:
             h += tf.matmul(context, self._context_kernel)[:, tf.newaxis, tf.newaxis, :]
-        h = convolve(self.activation(h), self._kernel_2, self._bias_2)
-        out = convolve(self.activation(h), self._kernel_3, self._bias_3)
+        h = self.activation(h)
+        # A 1x1 convolution as the matrix product that it is: its filter gradient takes half the
+        # time of oneDNN's. The activation follows at once, so that TensorFlow fuses it.
+        flat = tf.matmul(
+            tf.reshape(h, [-1, self.filters]), tf.reshape(self._kernel_2, [self.filters] * 2)
+        )
+        flat = self.activation(tf.nn.bias_add(flat, self._bias_2))
+        out = convolve(tf.reshape(flat, tf.shape(h)), self._kernel_3, self._bias_3)
         if not self.output_scale:
             return out
         return out * tf.exp(3.0 * tf.convert_to_tensor(self._log_scale))
