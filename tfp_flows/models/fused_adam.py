@@ -1,7 +1,5 @@
 """Adam's update as TensorFlow's one kernel."""
 
-import types
-
 import keras
 import tensorflow as tf
 
@@ -16,27 +14,51 @@ def use_fused_update(optimizer):
     gradients are left to Keras.
     """
     if type(optimizer) is keras.optimizers.Adam and not optimizer.amsgrad:
-        optimizer.update_step = types.MethodType(_update_step, optimizer)
+        update = _FusedUpdate(optimizer)
+        optimizer.update_step = update.update_step
+        optimizer._distributed_tf_update_step = update.update_all
 
 
-def _update_step(self, gradient, variable, learning_rate):
-    if isinstance(gradient, tf.IndexedSlices):
-        keras.optimizers.Adam.update_step(self, gradient, variable, learning_rate)
-        return
-    dtype = variable.dtype
-    index = self._get_variable_index(variable)
-    step = tf.cast(self.iterations + 1, dtype)
-    # `tf.constant`: `tf.cast` would take a Python float through float32.
-    beta_1, beta_2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
-    tf.raw_ops.ResourceApplyAdam(
-        var=variable.handle,
-        m=self._momentums[index].value.handle,
-        v=self._velocities[index].value.handle,
-        beta1_power=tf.pow(beta_1, step),
-        beta2_power=tf.pow(beta_2, step),
-        lr=tf.cast(learning_rate, dtype),
-        beta1=beta_1,
-        beta2=beta_2,
-        epsilon=tf.constant(self.epsilon, dtype),
-        grad=tf.cast(gradient, dtype),
-    )
+class _FusedUpdate:
+    """Kept out of the optimizer, whose attributes `tf.train.Checkpoint` follows."""
+
+    def __init__(self, optimizer):
+        self._optimizer = optimizer
+        self._factors = None
+
+    def update_all(self, *args):
+        """Keras's loop over the variables, all of which share the powers of the betas."""
+        self._factors = {}
+        try:
+            keras.optimizers.Adam._distributed_tf_update_step(self._optimizer, *args)
+        finally:
+            self._factors = None  # Of this step alone: a graph may hold several.
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable."""
+        optimizer = self._optimizer
+        if isinstance(gradient, tf.IndexedSlices):
+            keras.optimizers.Adam.update_step(optimizer, gradient, variable, learning_rate)
+            return
+        dtype = variable.dtype
+        index = optimizer._get_variable_index(variable)
+        factors = {} if self._factors is None else self._factors
+        if dtype not in factors:
+            step = tf.cast(optimizer.iterations + 1, dtype)
+            # `tf.constant`: `tf.cast` would take a Python float through float32.
+            beta_1, beta_2 = (tf.constant(b, dtype) for b in (optimizer.beta_1, optimizer.beta_2))
+            factors[dtype] = {
+                "beta1_power": tf.pow(beta_1, step),
+                "beta2_power": tf.pow(beta_2, step),
+                "lr": tf.cast(learning_rate, dtype),
+                "beta1": beta_1,
+                "beta2": beta_2,
+                "epsilon": tf.constant(optimizer.epsilon, dtype),
+            }
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=optimizer._momentums[index].value.handle,
+            v=optimizer._velocities[index].value.handle,
+            grad=tf.cast(gradient, dtype),
+            **factors[dtype],
+        )
