@@ -104,7 +104,7 @@ class InvertibleConv1x1(FlowBijector):
     def matrix(self):
         """The matrix `W` `[size, size]` of the data-to-latent direction."""
         lower, upper = self._factors()
-        return tf.gather(lower @ upper, tf.argsort(self._permutation))
+        return tf.gather(lower @ upper, tf.math.invert_permutation(self._permutation))
 
     def _factors(self):
         lu = tf.convert_to_tensor(self._lu)
