@@ -93,6 +93,82 @@ def test_masked_weights_get_no_gradient():
         assert (gradient.numpy()[keep] != 0).any()
 
 
+def wide(order="left-to-right", **kwargs):
+    """A layer whose hidden kernel is large enough for the product in two halves, and weights."""
+    layer = MADE(5, 2, hidden_units=(256, 260), order=order, activation="tanh", seed=0, **kwargs)
+    layer(tf.zeros([1, 5], layer.compute_dtype))
+    rng = np.random.default_rng(1)
+    for variable in layer.trainable_variables:
+        scale = 1.0 / np.sqrt(variable.shape[0])
+        variable.assign(rng.normal(size=variable.shape, scale=scale))
+    return layer
+
+
+def by_dense_masks(layer, x):
+    """The network as its docstring has it, every weight and mask in full."""
+    degrees = [layer.input_degrees, *layer.hidden_degrees, np.tile(layer.input_degrees, 2)]
+    kernels, biases = layer.trainable_variables[0::2], layer.trainable_variables[1::2]
+    for i, (kernel, bias) in enumerate(zip(kernels, biases, strict=True)):
+        least = degrees[i][:, np.newaxis] + (i == len(kernels) - 1)
+        mask = (degrees[i + 1] >= least).astype(kernel.dtype)
+        x = tf.matmul(x, kernel.value * mask) + bias.value
+        x = tf.tanh(x) if i < len(kernels) - 1 else x
+    return x
+
+
+def derivatives(network, layer, x):
+    """Value, gradients and gradients of the gradients."""
+    sources = [x, *(v.value for v in layer.trainable_variables)]
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            out = network(x)
+            loss = tf.reduce_sum(tf.sin(out))
+        first = inner.gradient(loss, sources)
+        size = tf.add_n([tf.reduce_sum(tf.sin(g)) for g in first])
+    return [out, *first, *outer.gradient(size, sources)]
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("order", ["left-to-right", "right-to-left"])
+def test_product_in_halves_is_the_masked_product(order, mode):
+    layer = wide(order, dtype="float64")
+    halved = [isinstance(mask, tuple) for mask in layer._masks_of(0)]
+    assert halved == [False, True, False]
+    x = tf.constant(np.random.default_rng(2).normal(size=(7, 5)))
+
+    def run(x):
+        return derivatives(layer, layer, x)
+
+    if mode != "eager":
+        signature = [tf.TensorSpec([None, 5], tf.float64)]
+        run = tf.function(run, signature if mode == "graph" else None, jit_compile=mode == "xla")
+    found = run(x)
+    wanted = derivatives(lambda x: by_dense_masks(layer, x), layer, x)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_product_in_halves_in_bfloat16_and_with_infinite_masked_weights():
+    layer = wide(dtype="mixed_bfloat16")
+    x = tf.constant(np.random.default_rng(2).normal(size=(7, 5)), tf.float32)
+    out = layer(x)
+    assert out.dtype == tf.bfloat16
+    wanted = by_dense_masks(layer, x)
+    np.testing.assert_allclose(tf.cast(out, tf.float32), wanted, atol=0.1)
+    kernel = layer.trainable_variables[2]
+    masked = layer.hidden_degrees[1] < layer.hidden_degrees[0][:, np.newaxis]
+    kernel.assign(np.where(masked, np.inf, kernel.numpy()))
+    np.testing.assert_array_equal(layer(x), out)
+
+
+def test_unsorted_degrees_take_one_product():
+    layer = MADE(5, 2, hidden_units=(256, 256), degrees="random", num_masks=2, seed=0)
+    layer(tf.zeros([1, 5]))
+    assert not any(isinstance(mask, tuple) for mask in layer._masks_of(1))
+
+
 def test_context_reaches_every_entry_and_every_layer():
     layer = MADE(3, 2, hidden_units=(8, 8), context_size=2, activation="tanh", seed=0)
     dependence(layer)  # random weights

@@ -309,7 +309,7 @@ class MADE(Conditioner):
             # Eager tensors, which every graph captures: as constants each graph would hold
             # them, and to compare degrees takes as long as to apply the mask.
             with tf.init_scope():
-                self._masks[key] = self._masks_between(inputs, *hidden)
+                self._masks[key] = [_halved(m) for m in self._masks_between(inputs, *hidden)]
         return self._masks[key]
 
     def _masks_between(self, inputs, *hidden):
@@ -409,7 +409,7 @@ def evaluate(x, kernels, offsets, keep, activation, residual):
     value, skip, values = x, None, []
     for i, (kernel, offset, mask) in enumerate(zip(kernels, offsets, keep, strict=True)):
         kernel = tf.convert_to_tensor(kernel)  # In bfloat16 under a mixed policy.
-        value = tf.matmul(value, tf.where(mask, kernel, tf.zeros([], kernel.dtype)))
+        value = _masked_product(value, kernel, mask)
         value = tf.nn.bias_add(value, offset) if offset.shape.rank == 1 else value + offset
         if i < last:
             if residual and i % 2 == 0:
@@ -417,6 +417,49 @@ def evaluate(x, kernels, offsets, keep, activation, residual):
             values.append(value)
             value = activation(value)
     return value, values
+
+
+def _masked_product(x, kernel, mask):
+    """`x @ where(keep, kernel, 0)`, for a mask that is `keep` or `(keep, columns, rows)`."""
+    if not isinstance(mask, tuple):
+        return tf.matmul(x, tf.where(mask, kernel, tf.zeros([], kernel.dtype)))
+    keep, columns, rows = mask
+
+    @tf.custom_gradient
+    def product(x, kernel):
+        # Two products that can run side by side, and leave out the block of zeros.
+        weights = tf.where(keep, kernel, tf.zeros([], kernel.dtype))
+        low = tf.matmul(x[:, :rows], weights[:rows, :columns])
+        y = tf.concat([low, tf.matmul(x, weights[:, columns:])], 1)
+
+        def gradient(y_bar):
+            # Masked anew, which TensorFlow finds to be the same: for a second derivative the
+            # weights have to be a function of the kernel here too.
+            weights = tf.where(keep, kernel, tf.zeros([], kernel.dtype))
+            low = tf.matmul(y_bar, weights[:rows], transpose_b=True)
+            high = tf.matmul(y_bar[:, columns:], weights[rows:, columns:], transpose_b=True)
+            kernel_bar = tf.matmul(x, y_bar, transpose_a=True)
+            return tf.concat([low, high], 1), tf.where(keep, kernel_bar, tf.zeros_like(kernel_bar))
+
+        return y, gradient
+
+    return product(x, kernel)
+
+
+# Entries of a kernel from which it is worth two products: smaller ones are mostly overhead.
+_LARGE = 1 << 16
+
+
+def _halved(mask):
+    """`(keep, columns, rows)` if the first half of the columns needs few rows, else the mask."""
+    keep = tf.get_static_value(mask)
+    if keep is None or keep.size < _LARGE:
+        return mask
+    columns = keep.shape[1] // 2
+    used = np.flatnonzero(keep[:, :columns].any(axis=1))
+    if not len(used) or used[-1] + 1 > 0.75 * len(keep):
+        return mask
+    return mask, columns, int(used[-1]) + 1
 
 
 def evaluate_by_degrees(x, kernels, offsets, degrees, activation, residual):
