@@ -7,7 +7,8 @@ Every worker is a process of its own with a `TF_CONFIG` for ports of the loopbac
 output is passed on as it is; of the others what they write to stderr, with their number before each
 line. When a worker fails the others are ended, and with `--restarts` all are started again: a
 training with a `keras.callbacks.BackupAndRestore` goes on from its last backup. The exit status is
-that of the worker that failed first, or 0.
+that of the worker that failed first, or 0. It is for trying things out on CPUs: every worker takes
+all the GPUs that it sees.
 """
 
 import argparse
@@ -82,8 +83,7 @@ def run(command, count):
     threads = []
     for index, process in enumerate(processes):
         prefix = f"[worker {index}] " if index else ""
-        pairs = [(process.stderr, sys.stderr, prefix), (process.stdout, sys.stdout, prefix)]
-        for source, target, prefix in pairs:
+        for source, target in ((process.stderr, sys.stderr), (process.stdout, sys.stdout)):
             shown = target if index == 0 or source is process.stderr else None
             thread = threading.Thread(target=pass_on, args=(source, shown, prefix), daemon=True)
             thread.start()

@@ -1,9 +1,4 @@
-"""BatchNorm: train and test mode, running statistics, replicas."""
-
-import os
-import pathlib
-import subprocess
-import sys
+"""BatchNorm: train and test mode, running statistics. On replicas: tests/distribute."""
 
 import numpy as np
 import pytest
@@ -14,7 +9,6 @@ from tfp_flows import FlowModel, bijectors, flows
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 BatchNorm, training_mode = bijectors.BatchNorm, bijectors.training_mode
-SCRIPT = pathlib.Path(__file__).parent.parent / "distribute" / "batch_norm_on_replicas.py"
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(64, 3)) * [0.1, 1.0, 30.0] + [5.0, 0.0, -100.0]
@@ -127,27 +121,6 @@ def test_fit_trains_in_training_mode_and_evaluates_in_test_mode():
     np.testing.assert_allclose(model.predict(x, verbose=0)[:1], one, rtol=1e-5)
     model.evaluate(x, verbose=0)
     np.testing.assert_array_equal(first.mean, frozen)
-
-
-def test_two_replicas_with_uneven_batches_equal_one_device(tmp_path):
-    found = {}
-    for replicas in (1, 2):
-        path = tmp_path / f"{replicas}.npz"
-        # A process of its own: logical devices are set before TensorFlow starts.
-        result = subprocess.run(
-            [sys.executable, str(SCRIPT), str(replicas), str(path)],
-            env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[2])},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert result.returncode == 0, result.stderr[-3000:]
-        found[replicas] = np.load(path)
-    assert len(found[1].files) > 5
-    for name in found[1].files:
-        np.testing.assert_allclose(
-            found[2][name], found[1][name], rtol=1e-4, atol=1e-5, err_msg=name
-        )
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,28 @@ def accumulation():
         model(optimizer=keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
 
 
+def overwriting_averages():
+    with STRATEGY.scope():
+        model(optimizer=keras.optimizers.SGD(0.1, use_ema=True, ema_overwrite_frequency=2))
+
+
+def compiled_elsewhere():
+    found = FlowModel(real_nvp())
+    with STRATEGY.scope():
+        found.compile("sgd")
+
+
+def fitted_elsewhere():
+    found = FlowModel(real_nvp())
+    found.compile("sgd")
+    with STRATEGY.scope():
+        found.fit(X, verbose=0)
+
+
+def divided_too_late():
+    distribute.make_strategy(replicas=3)
+
+
 def loss_scale():
     with STRATEGY.scope():
         model(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)))
@@ -94,6 +116,10 @@ CASES = [
     optimizer_outside,
     accumulation,
     loss_scale,
+    overwriting_averages,
+    compiled_elsewhere,
+    fitted_elsewhere,
+    divided_too_late,
     batch_norm_under_xla,
     batch_of_one,
     dataset_of_one,

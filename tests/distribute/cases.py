@@ -49,6 +49,30 @@ def make_optimizer(kind="SGD", rate=0.05, **kwargs):
     return getattr(keras.optimizers, kind)(rate, epsilon=0.01, **kwargs)
 
 
+def regularized():
+    import keras
+    import tensorflow_probability as tfp
+
+    from tfp_flows import bijectors
+
+    class Network(keras.layers.Layer):
+        def build(self, input_shape):
+            make = {"shape": (2, 4), "regularizer": "l2"}
+            self.kernel = self.add_weight(
+                initializer=keras.initializers.RandomNormal(0.0, 0.3, seed=0), **make
+            )
+            self.unused = self.add_weight(
+                shape=(1,), initializer="zeros"
+            )  # No loss reaches it: it stays as it is.
+
+        def call(self, x):
+            return tf.tanh(tf.matmul(x, tf.convert_to_tensor(self.kernel)))
+
+    coupling = bijectors.AffineCoupling(Network(), np.array([True, True, False, False]))
+    base = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), [4])
+    return tfp.distributions.TransformedDistribution(base, coupling)
+
+
 @dataclasses.dataclass
 class Case:
     """How a model is made and trained."""
@@ -91,6 +115,8 @@ CASES = {
     "batch_norm": Case(flow=lambda: maf(normalization="batch_norm"), rows=61),
     "images": Case(flow=glow, rows=65, integers=True, scores=True, optimizer={"rate": 0.005}),
     "arrays": Case(rows=61, arrays=True),
+    # A replica without rows adds no part of the regularizers.
+    "regularizer": Case(flow=regularized, rows=65),
 }
 
 

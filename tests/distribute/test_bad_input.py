@@ -14,10 +14,15 @@ WANTED = {
     "central_storage": "ValueError: .*CentralStorageStrategy.* is not supported: .*Use tf.distr",
     "distribution_outside": "ValueError: .*variable '.*' was made outside the scope .*inside one",
     "model_outside": "ValueError: .*variable '.*' was made outside the scope of the strategy",
-    "optimizer_outside": "ValueError: .*optimizer 'sgd.*' was made under _Default.*, the model "
+    "optimizer_outside": "ValueError: .*optimizer 'sgd.*' was made under no strategy, the model "
     "under MirroredStrategy. Make both inside one",
     "accumulation": "ValueError: .*gradient_accumulation_steps is not supported on 2 replicas",
     "loss_scale": "ValueError: .*LossScaleOptimizer .*not supported on 2 replicas. Use mixed_bf",
+    "overwriting_averages": "ValueError: .*ema_overwrite_frequency is not supported on 2 replicas",
+    "compiled_elsewhere": "ValueError: FlowModel.compile: the model was made under no strategy, .*"
+    "the scope of MirroredStrategy. Build the",
+    "fitted_elsewhere": "ValueError: FlowModel.fit: the model was made under no strategy, and",
+    "divided_too_late": "RuntimeError: make_strategy: the CPU cannot be divided into 3 .*Call make",
     "batch_norm_under_xla": "ValueError: .*jit_compile=True is not supported on 2 replicas with Ba",
     "batch_of_one": "ValueError: .*global batch of 1 rows is smaller than the number of rep",
     "dataset_of_one": "ValueError: .*global batch of 1 rows is smaller than the number of repl",
@@ -59,6 +64,9 @@ def config(cluster=None, **task):
         (config(type="chief"), "a type that the cluster has"),
         (config(index=2), "from 0 to 1"),
         (config(index="0"), "from 0 to 1.*got '0'"),
+        (config(index=True), "from 0 to 1.*got True"),
+        (config(type=[]), "a type that the cluster has"),
+        (config({"chief": ["a:1", "b:1"], "worker": ["c:1"]}), "one chief at most"),
     ],
 )
 def test_malformed_clusters(text, wanted):
@@ -116,5 +124,12 @@ def test_peers_find_each_other():
 
 
 def test_make_strategy_checks_its_arguments():
-    with pytest.raises(ValueError, match="replicas must be an integer >= 1, got 0"):
-        distribute.make_strategy(replicas=0)
+    for replicas in (0, "x"):
+        with pytest.raises(ValueError, match="replicas must be an integer >= 1, got"):
+            distribute.make_strategy(replicas=replicas)
+
+
+def test_replicas_are_not_asked_of_a_worker(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config())
+    with pytest.raises(ValueError, match="replicas=2 and several workers in TF_CONFIG"):
+        distribute.make_strategy(replicas=2)

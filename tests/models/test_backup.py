@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fitting import X, compiled, real_nvp
+from fitting import C, X, compiled, real_nvp
 
 from tfp_flows import FlowModel, flows, preprocessing
 
@@ -55,6 +55,7 @@ CASES = {
     "images": (glow, {"x": IMAGES, "batch_size": 7}),
     "batch_norm": (batch_norm, {"x": X, "batch_size": 7}),
     "split": (vector, {"x": X, "batch_size": 7, "validation_split": 0.3}),
+    "pair": (lambda: vector(flow=real_nvp(context_size=3)), {"x": [X, C], "batch_size": 7}),
     "in_order": (vector, {"x": X, "batch_size": 7, "shuffle": False}),
     "weights": (vector, {"x": X, "batch_size": 7, "sample_weight": np.linspace(0, 2, 40)}),
     "dataset": (vector, {"x": dataset}),
@@ -63,6 +64,10 @@ CASES = {
     "steps_per_epoch": (vector, {"x": lambda: dataset().repeat(), "steps_per_epoch": 4}),
     "steps_of_finite": (vector, {"x": dataset, "steps_per_epoch": 3}),
     "steps_across_the_end": (vector, {"x": dataset, "steps_per_epoch": 4}),
+    "steps_of_several": (
+        lambda: vector(steps_per_execution=2),
+        {"x": dataset, "steps_per_epoch": 3},
+    ),
     "steps_per_execution": (
         lambda: vector(steps_per_execution=4),
         {"x": X, "batch_size": 7},
@@ -98,7 +103,7 @@ def same_end(one, other):
 @pytest.mark.parametrize("name", CASES)
 def test_ends_where_an_undisturbed_training_ends(tmp_path, name):
     wanted = train(name, tmp_path / "alone")
-    for step in (3, 8, 13):
+    for step in (3, 13):
         train(name, tmp_path / "killed", kill=step)
     same_end(wanted, train(name, tmp_path / "killed"))
 
@@ -144,6 +149,90 @@ def test_a_finished_training_removes_its_backups(tmp_path):
     backup = keras.callbacks.BackupAndRestore(tmp_path / "b")
     model.fit(X, epochs=2, callbacks=[backup], verbose=0)
     assert not (tmp_path / "b").exists()
+
+
+def test_steps_per_epoch_are_the_same_steps_without_a_backup(tmp_path):
+    """Data that end are gone through again; Keras would cut the epoch short."""
+    wanted = train("steps_across_the_end", tmp_path)
+    keras.utils.set_random_seed(1)
+    model = vector()
+    model.fit(dataset(), steps_per_epoch=4, epochs=5, verbose=0)
+    assert int(model.optimizer.iterations.numpy()) == 20
+    for a, b in zip(model.variables, wanted[0].variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6)
+
+
+def test_a_training_that_was_stopped_stays_stopped(tmp_path):
+    """Killed after the last backup and before the end of `fit`."""
+
+    def callbacks():
+        return [keras.callbacks.EarlyStopping(patience=1, min_delta=10.0, monitor="loss")]
+
+    class Late(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            raise Killed
+
+    train("arrays", tmp_path, frequency="epoch", epochs=9, callbacks=[*callbacks(), Late()])
+    model, _ = train("arrays", tmp_path, frequency="epoch", epochs=9, callbacks=callbacks())
+    assert int(model.optimizer.iterations.numpy()) == 12
+
+
+def test_callbacks_do_not_hear_twice_of_a_step(tmp_path):
+    def run(folder, kill=None):
+        saves = keras.callbacks.ModelCheckpoint(
+            folder / "{epoch}-{batch}.weights.h5", save_weights_only=True, save_freq=2
+        )
+        train("arrays", folder / "b", kill=kill, epochs=2, callbacks=[saves])
+        found = {}
+        for path in sorted(folder.glob("*.weights.h5")):
+            model = vector()
+            model.load_weights(path)
+            found[path.name] = int(model.optimizer.iterations.numpy())
+        return found
+
+    wanted = run(tmp_path / "alone")
+    assert len(wanted) == 6
+    run(tmp_path / "killed", kill=5)
+    assert run(tmp_path / "killed") == wanted
+
+
+def test_files_of_others_stay(tmp_path):
+    other = tmp_path / "step-1.weights.h5"
+    other.write_bytes(b"mine")
+    train("arrays", tmp_path, frequency="epoch")
+    assert other.read_bytes() == b"mine"
+
+
+# --- What cannot be resumed. ---
+
+
+def test_other_data(tmp_path):
+    train("arrays", tmp_path, kill=9)
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
+    with pytest.raises(ValueError, match="on 40 rows in batches of 7, and this is one on"):
+        vector().fit(X, batch_size=10, callbacks=[backup], verbose=0)
+
+
+def test_data_in_an_order_of_their_own(tmp_path):
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return (X[10 * index : 10 * index + 10],)
+
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
+    with pytest.raises(ValueError, match="data of the type Batches, whose order cannot be taken"):
+        vector().fit(Batches(), callbacks=[backup], verbose=0)
+
+
+def test_callbacks_that_do_not_go_with_it(tmp_path):
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
+    with pytest.raises(ValueError, match="got a CallbackList.*Give the callbacks as a list"):
+        vector().fit(X, callbacks=keras.callbacks.CallbackList([backup]), verbose=0)
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    with pytest.raises(ValueError, match="SwapEMAWeights.swap_on_epoch=True. would"):
+        vector().fit(X, callbacks=[backup, swap], verbose=0)
 
 
 # --- Damage. ---

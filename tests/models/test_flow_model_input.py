@@ -267,6 +267,32 @@ def test_whole_numbers_stored_as_floats_are_warned_of():
         model.fit(x, verbose=0)
 
 
+def test_no_class_weight():
+    with pytest.raises(ValueError, match="no class_weight: a density has no classes"):
+        compiled(gaussian()).fit(X, class_weight={0: 1.0}, verbose=0)
+
+
+def test_an_uninitialised_model_is_not_trained_on_a_batch():
+    model = compiled(real_nvp(actnorm=True))
+    with pytest.raises(ValueError, match="train_on_batch: 2 parts were never initialised"):
+        model.train_on_batch(X)
+
+
+def test_the_policy_reaches_nested_layers():
+    network = keras.Sequential([keras.Input([1]), keras.layers.Dense(2)])
+    mask = np.array([True, False])
+    model = FlowModel(
+        tfd.TransformedDistribution(
+            tfd.Sample(tfd.Normal(0.0, 1.0), [2]), bijectors.AffineCoupling(network, mask)
+        )
+    )
+    model.conditioner_policy = "mixed_bfloat16"
+    assert model.conditioner_policy == "mixed_bfloat16"
+    assert network.layers[-1].dtype_policy.name == "mixed_bfloat16"
+    with pytest.raises(ValueError, match="a policy whose weights are float32.*got 'float64'"):
+        model.conditioner_policy = "float64"
+
+
 def test_discrete_data_suit_a_discrete_distribution():
     x = np.random.default_rng(0).integers(0, 2, size=(60, 3))
     model = compiled(flows.made([3], hidden_units=(8,), seed=0))

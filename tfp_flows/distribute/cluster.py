@@ -71,15 +71,17 @@ def read_cluster(text=None):
             f"TF_CONFIG: the cluster has tasks of the type '{unknown[0]}'; flows train on workers "
             f"that are all alike (and a chief). {_HINT}"
         )
+    if len(jobs.get("chief", ())) > 1:
+        raise ValueError(f"TF_CONFIG: there is one chief at most, got {jobs['chief']!r}. {_HINT}")
     workers = [address for job in ("chief", "worker") for address in _addresses(jobs, job)]
     task = config.get("task")
-    if not isinstance(task, dict) or task.get("type") not in jobs:
+    if not isinstance(task, dict) or task.get("type") not in list(jobs):
         raise ValueError(
             f"TF_CONFIG: the task must be of a type that the cluster has, {sorted(jobs)}, got "
             f"{task!r}. {_HINT}"
         )
     index, count = task.get("index"), len(jobs[task["type"]])
-    if not isinstance(index, int) or not 0 <= index < count:
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < count:
         raise ValueError(
             f"TF_CONFIG: the task's index must be from 0 to {count - 1}, for there are {count} of "
             f"the type '{task['type']}', got {index!r}. {_HINT}"

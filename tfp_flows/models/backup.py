@@ -23,9 +23,19 @@ from tfp_flows.models import replicas
 
 _FORMAT = 1
 _KEPT = 2  # Workers may be one backup apart when they are killed.
-_STATE = re.compile(r"step-(\d+)\.json")
+_STATE = re.compile(r"step-(\d{10})\.json")
+# All that is written here, and nothing that others may write beside it.
+_OWN = re.compile(r"\.?(step-\d{10})\.(json|weights\.h5|best-\d+\.npz)(\..*)?")
 # What Keras's callbacks (EarlyStopping, ReduceLROnPlateau, ModelCheckpoint) have to remember.
-_REMEMBERED = ("best", "wait", "cooldown_counter", "best_epoch")
+_REMEMBERED = (
+    "best",
+    "wait",
+    "cooldown_counter",
+    "best_epoch",
+    "stopped_epoch",
+    "_batches_seen_since_last_saving",
+    "_last_batch_seen",
+)
 
 
 @dataclasses.dataclass
@@ -33,6 +43,8 @@ class Progress:
     """How far a training is."""
 
     seed: int  # of the order of arrays
+    data: str = ""  # what is known of the data, to tell others
+    stopped: bool = False  # whether a callback has ended it
     peeked: bool = False  # whether a batch was drawn to initialise from
     first_epoch: int = 0  # `initial_epoch` of the first run
     epoch: int = 0  # the one that is being trained
@@ -49,6 +61,28 @@ class Resumption:
     batches: int  # to drop from the data
     calls: int  # of the training function that were done
     metrics: list
+    callbacks: list  # that have seen those calls
+
+    def __post_init__(self):
+        if self.calls:
+            for callback in self.callbacks:
+                callback.on_train_batch_begin = callback.on_train_batch_end = _nothing
+
+    def skip(self):
+        """Notes a call that was skipped."""
+        self.calls -= 1
+        if self.calls == 0:
+            self._unmute("on_train_batch_begin")
+
+    def end(self):
+        """Lets the callbacks hear of the calls from now on."""
+        for name in ("on_train_batch_begin", "on_train_batch_end"):
+            self._unmute(name)
+
+    def _unmute(self, name):
+        for callback in self.callbacks:
+            if vars(callback).get(name) is _nothing:
+                delattr(callback, name)
 
     def catch_up(self, iterator, metrics):
         """Drops the data that were trained on, and puts back what the metrics had summed up."""
@@ -60,6 +94,10 @@ class Resumption:
             for variable, value in zip(metric.variables, values, strict=True):
                 variable.assign(value)
         self.metrics = []
+
+
+def _nothing(*args, **kwargs):
+    """What a callback does at a step that it has seen before the interruption."""
 
 
 class Backup(keras.callbacks.Callback):
@@ -108,8 +146,7 @@ class Backup(keras.callbacks.Callback):
                 "was, or give another directory."
             ) from error
         self._restored = folder, state
-        self.progress = Progress(**state["progress"])
-        return dataclasses.replace(self.progress)
+        return Progress(**state["progress"])
 
     def _sound_states(self):
         """Step -> (folder, description), of this worker's own or else of another's."""
@@ -117,9 +154,11 @@ class Backup(keras.callbacks.Callback):
         for folder in dict.fromkeys([self._folder, *others, self._root]):
             found, damaged = {}, None
             for path in folder.glob("step-*.json"):
+                name = _STATE.fullmatch(path.name)
                 try:
-                    found[int(_STATE.fullmatch(path.name).group(1))] = folder, _read(path)
-                except (OSError, ValueError, KeyError, AttributeError) as error:
+                    if name:
+                        found[int(name[1])] = folder, _read(path)
+                except (OSError, ValueError, KeyError, TypeError) as error:
                     damaged = error
             if found:
                 return found
@@ -195,7 +234,13 @@ class Backup(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves after an epoch."""
-        self.progress = dataclasses.replace(self.progress, epoch=epoch + 1, calls=0, metrics=[])
+        self.progress = dataclasses.replace(
+            self.progress,
+            epoch=epoch + 1,
+            calls=0,
+            metrics=[],
+            stopped=bool(self.model.stop_training),
+        )
         if self._frequency == "epoch":
             self._save(self.progress)
 
@@ -205,7 +250,11 @@ class Backup(keras.callbacks.Callback):
             return
         # First all have to be here: a worker that is still on its way may yet be killed.
         replicas.gather_over_workers(self.model.distribute_strategy, [0])
-        shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            # At once, for half of a backup would be taken for damage.
+            trash = self._folder.with_name(f".{self._folder.name}.done")
+            self._folder.rename(trash)
+            shutil.rmtree(trash, ignore_errors=True)
         if self._folder != self._root:
             with contextlib.suppress(OSError):  # Others are in it still, or have removed it.
                 self._root.rmdir()
@@ -251,13 +300,13 @@ class Backup(keras.callbacks.Callback):
             write(file)
 
     def _remove_older(self, newest):
-        states = sorted(p.name.removesuffix(".json") for p in self._folder.glob("step-*.json"))
+        names = os.listdir(self._folder)
+        states = sorted(name.removesuffix(".json") for name in names if _STATE.fullmatch(name))
         kept = [name for name in states if name <= newest][-_KEPT:]
-        for path in self._folder.iterdir():
-            partial = path.name.startswith(".step-") and ".partial" in path.name
-            old = path.name.startswith("step-") and path.name.split(".")[0] not in kept
-            if partial or old:
-                path.unlink(missing_ok=True)
+        for name in names:
+            own = _OWN.fullmatch(name)
+            if own and (name.startswith(".") or own[1] not in kept):
+                (self._folder / name).unlink(missing_ok=True)
 
 
 def _read(path):

@@ -24,14 +24,26 @@ def adapted(callbacks, model):
     Yields:
       The callbacks, and a `Backup` or `None`.
     """
+    workers = replicas.num_workers(model.distribute_strategy)
     if isinstance(callbacks, keras.callbacks.CallbackList):
+        if workers > 1 or any(map(_is_backup, callbacks.callbacks)):
+            raise ValueError(
+                "FlowModel.fit: got a CallbackList, whose callbacks cannot be made to work on "
+                "several workers or to resume exactly. Give the callbacks as a list."
+            )
         yield callbacks, None
         return
     callbacks = list(callbacks or []) if not _is_one(callbacks) else [callbacks]
-    stock = [c for c in callbacks if isinstance(c, keras.callbacks.BackupAndRestore)]
+    stock = list(filter(_is_backup, callbacks))
     if len(stock) > 1:
         raise ValueError(f"FlowModel.fit: expected one BackupAndRestore, got {len(stock)}.")
     callbacks = [c for c in callbacks if c not in stock]
+    swaps = [c for c in callbacks if isinstance(c, keras.callbacks.SwapEMAWeights)]
+    if stock and any(c.swap_on_epoch for c in swaps):
+        raise ValueError(
+            "FlowModel.fit: SwapEMAWeights(swap_on_epoch=True) would have BackupAndRestore keep "
+            "the averages for the weights. Leave swap_on_epoch out."
+        )
     worker = replicas.worker_index(model.distribute_strategy)
     moved, scratch = [], set()
     if worker:
@@ -58,3 +70,7 @@ def adapted(callbacks, model):
 
 def _is_one(callbacks):
     return isinstance(callbacks, keras.callbacks.Callback)
+
+
+def _is_backup(callback):
+    return isinstance(callback, keras.callbacks.BackupAndRestore)

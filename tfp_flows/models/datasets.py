@@ -145,8 +145,9 @@ class Epochs(DistributedDataset):
         steps, done = progress.steps_per_epoch, progress.calls * progress.steps_per_execution
         epochs = progress.epoch - progress.first_epoch
         if steps is not None:
-            # One iterator goes on from epoch to epoch.
-            return epochs * steps + min(done, steps)
+            # One iterator goes on from epoch to epoch; the last call takes all its steps.
+            per_call = progress.steps_per_execution
+            return epochs * -(-steps // per_call) * per_call + done
         for _ in range(epochs):
             iter(self._dataset)
         return done

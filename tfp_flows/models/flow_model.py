@@ -87,6 +87,8 @@ class FlowModel(Steps, Persistence, keras.Model):
         dtype = tf.as_dtype(distribution.dtype)
         # A dtype of its own: under a global mixed policy Keras would cast x to bfloat16.
         super().__init__(name=name, dtype=dtype.name)
+        # Keras (3.15) takes a model that was made in no scope for one of the scope it is called in.
+        self._made_under = self.distribute_strategy
         title = f"FlowModel '{self.name}'"
         replicas.check_strategy(self.distribute_strategy, title)
         replicas.check_scope(self.distribute_strategy, distribution.variables, title)
@@ -171,7 +173,8 @@ class FlowModel(Steps, Persistence, keras.Model):
                 f"'{wanted}' or 'mixed_bfloat16', got '{policy.name}'."
             )
         for layer in self.conditioners:
-            layer.dtype_policy = policy
+            for part in layer._flatten_layers():
+                part.dtype_policy = policy
         # All that was traced is of the old policy.
         self.train_function = self.test_function = self.predict_function = None
         self._functions = {}
@@ -215,6 +218,7 @@ class FlowModel(Steps, Persistence, keras.Model):
                     "Add terms through a conditioner's `add_loss` or regularizers."
                 )
         self._check_trainable()
+        replicas.check_same(self._made_under, self.distribute_strategy, "FlowModel.compile")
         with self.distribute_strategy.scope():
             optimizer = keras.optimizers.get(optimizer)
         title = f"FlowModel '{self.name}'.compile"
@@ -239,7 +243,9 @@ class FlowModel(Steps, Persistence, keras.Model):
         weights of an undisturbed training. For that, arrays are shuffled by a seed that is kept
         with the backup; a `tf.data.Dataset` has to give the same data in every run (`shuffle(n,
         seed=...)`). What was read of an interrupted epoch is read again, and with
-        `steps_per_epoch` all that was read since the beginning. On several workers each keeps
+        `steps_per_epoch`, which goes through the data again when they end, all that was read since
+        the beginning. (Training and validation data must not be cut from one reshuffled dataset:
+        each would move on the other's order.) On several workers each keeps
         backups of its own, and checkpoints and logs are the chief's.
 
         Args:
@@ -262,6 +268,12 @@ class FlowModel(Steps, Persistence, keras.Model):
           RuntimeError: if another worker was lost.
         """
         self._check_trainable()
+        replicas.check_same(self._made_under, self.distribute_strategy, "FlowModel.fit")
+        if kwargs.get("class_weight") is not None:
+            raise ValueError(
+                "FlowModel.fit: no class_weight: a density has no classes. Weigh the rows by "
+                "`sample_weight`."
+            )
         self._check_data(x, y)
         warn_of_discrete(x, self)
         x, y, kwargs["sample_weight"] = with_weights(x, y, kwargs.get("sample_weight"), self)
@@ -279,8 +291,8 @@ class FlowModel(Steps, Persistence, keras.Model):
             self._floatx(),
             warnings.catch_warnings(),
         ):
-            x, y, batch_size = start(self, x, y, batch_size, backup, kwargs)
             try:
+                x, y, batch_size = start(self, x, y, batch_size, backup, kwargs)
                 return super().fit(x, y, batch_size=batch_size, **kwargs)
             except tf.errors.OpError as error:
                 if self._nonfinite is not None:
@@ -288,6 +300,8 @@ class FlowModel(Steps, Persistence, keras.Model):
                 replicas.explain_lost_worker(self.distribute_strategy, error)
                 raise
             finally:
+                if self._resumption is not None:
+                    self._resumption.end()
                 self._resumption = self._epochs = None
 
     def initialize(self, batch):
@@ -310,12 +324,19 @@ class FlowModel(Steps, Persistence, keras.Model):
             # A fresh tensor: TFP's caches would answer for one that they have met.
             self._log_prob(tf.identity(x), context)
 
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        """`keras.Model.train_on_batch`, for a model that is initialised."""
+        self._check_initialized("train_on_batch")
+        return super().train_on_batch(x, y, *args, **kwargs)
+
     def evaluate(self, x=None, y=None, **kwargs):
         """`keras.Model.evaluate`: mean negative log-likelihood in nats, and bits/dim."""
         self._check_initialized("evaluate")
         if not kwargs.get("_use_cached_eval_dataset"):  # Not fit's own validation.
             self._check_data(x, y)
             x, y, kwargs["sample_weight"] = with_weights(x, y, kwargs.get("sample_weight"), self)
+        if replicas.worker_index(self.distribute_strategy):
+            kwargs["verbose"] = 0  # The chief says it once.
         with self._floatx():
             return super().evaluate(x, y, **kwargs)
 

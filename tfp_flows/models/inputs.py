@@ -43,7 +43,7 @@ def is_arrays(x):
 
 def with_weights(x, context, weight, model):
     """Returns x, y and sample weight such that Keras, which drops weights without y, keeps them."""
-    if weight is None or context is not None or not isinstance(x, _ARRAYS):
+    if weight is None or context is not None or not is_arrays(x):
         return x, context, weight
     x, context, _ = unpack(x, model)
     data = {"x": x, "context": context, "sample_weight": weight}
@@ -158,7 +158,7 @@ def first_batch(x, y, batch_size, training=1.0, rows=512):
     """
     if isinstance(x, tf.data.Dataset):
         return next(iter(x))
-    if not isinstance(x, _ARRAYS):
+    if not is_arrays(x):
         if isinstance(x, keras.utils.PyDataset):
             return x[0]
         raise TypeError(

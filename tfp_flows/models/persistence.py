@@ -136,7 +136,7 @@ class Persistence:
         config = {name: config[name] for name in _COMPILED if name in config}
         self.build()
         self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
+        self._build_optimizer()
 
     def export(self, filepath, format="tf_saved_model", verbose=None, **kwargs):
         """Writes a SavedModel that TensorFlow alone can load and call.

@@ -38,9 +38,24 @@ def check_scope(strategy, variables, title):
         if not strategy.extended.variable_created_in_scope(v):
             raise ValueError(
                 f"{title}: the variable '{v.name}' was made outside the scope of the strategy "
-                f"that the model is built under, {type(strategy).__name__}. Build the "
-                "distribution, the model and the optimizer inside one `with strategy.scope():`."
+                f"that the model is built under, {_name(strategy)}. Build the distribution, "
+                " the model and the optimizer inside one `with strategy.scope():`."
             )
+
+
+def check_same(made_under, strategy, title):
+    """Refuses to train a model in another scope than the one that it was made in."""
+    if made_under is not strategy:
+        raise ValueError(
+            f"{title}: the model was made under {_name(made_under)}, and this is the scope of "
+            f"{_name(strategy)}. Build the distribution, the model and the optimizer inside one "
+            "`with strategy.scope():`."
+        )
+
+
+def _name(strategy):
+    name = type(strategy).__name__
+    return "no strategy" if name == "_DefaultDistributionStrategy" else name
 
 
 def check_optimizer(strategy, optimizer, distribution, jit_compile, title):
@@ -48,8 +63,8 @@ def check_optimizer(strategy, optimizer, distribution, jit_compile, title):
     own = getattr(optimizer, "_distribution_strategy", strategy)
     if own is not strategy:
         raise ValueError(
-            f"{title}: the optimizer '{optimizer.name}' was made under {type(own).__name__}, the "
-            f"model under {type(strategy).__name__}. Make both inside one `with "
+            f"{title}: the optimizer '{optimizer.name}' was made under {_name(own)}, the model "
+            f"under {_name(strategy)}. Make both inside one `with "
             "strategy.scope():`, or give the optimizer by its name."
         )
     count = strategy.num_replicas_in_sync
@@ -58,8 +73,14 @@ def check_optimizer(strategy, optimizer, distribution, jit_compile, title):
     if getattr(optimizer, "gradient_accumulation_steps", None):
         raise ValueError(
             f"{title}: gradient_accumulation_steps is not supported on {count} replicas: Keras "
-            "applies the sum under a condition, in which replicas cannot meet. A replica more, "
-            "or smaller batches with a smaller learning rate, do the same."
+            "applies the sum under a condition, in which replicas cannot meet. Use a larger batch: "
+            "the replicas divide it."
+        )
+    if getattr(optimizer, "use_ema", False) and optimizer.ema_overwrite_frequency:
+        raise ValueError(
+            f"{title}: ema_overwrite_frequency is not supported on {count} replicas: Keras "
+            "overwrites under a condition, in which replicas cannot meet. Leave it out: at the end "
+            "of `fit` the weights are the averages."
         )
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(

@@ -1,8 +1,8 @@
 """How a training starts: afresh or where an interrupted one was, and from which data."""
 
-import dataclasses
 import warnings
 
+import numpy as np
 import tensorflow as tf
 
 from tfp_flows.models import datasets, replicas
@@ -24,28 +24,49 @@ def start(model, x, y, batch_size, backup, kwargs):
     """
     strategy = model.distribute_strategy
     workers = replicas.num_workers(strategy)
+    if isinstance(x, list):
+        x = tuple(x) if len(x) == 2 else np.asarray(x)
+    batch_size = (batch_size or 32) if is_arrays(x) else batch_size
+    if backup is not None and not is_arrays(x) and not isinstance(x, tf.data.Dataset):
+        raise ValueError(
+            f"FlowModel.fit: got a BackupAndRestore and data of the type {type(x).__name__}, whose "
+            "order cannot be taken up where it was. Give arrays or a tf.data.Dataset."
+        )
     progress = None if backup is None else backup.restore()
     resumed = progress is not None
+    data = _description(x, batch_size, kwargs.get("steps_per_epoch"))
     if not resumed:
         # The chief's, for all workers need the same order.
         seed = replicas.gather_over_workers(strategy, [datasets.draw_seed()])[0, 0]
-        progress = Progress(int(seed), steps_per_execution=model.steps_per_execution)
+        progress = Progress(int(seed), data)
         progress.steps_per_epoch = kwargs.get("steps_per_epoch")
         progress.first_epoch = progress.epoch = kwargs.get("initial_epoch", 0)
+    elif progress.data != data:
+        raise ValueError(
+            f"FlowModel.fit: the backup is of a training on {progress.data}, and this is one on "
+            f"{data}. Give it the same data and sizes, or another directory."
+        )
+    progress.steps_per_execution = model.steps_per_execution
     if model._uninitialized():
         training = 1.0 - (kwargs.get("validation_split") or 0.0)
         model.initialize(first_batch(x, y, batch_size, training))
         progress.peeked = isinstance(x, tf.data.Dataset)
+    steps = progress.steps_per_epoch
     repeatable = workers > 1 or backup is not None
     if is_arrays(x):
-        batch_size = batch_size or 32
         datasets.check_batch(batch_size, strategy.num_replicas_in_sync)
-        if repeatable:
+        if repeatable or steps is not None:
             x = _dataset_of(x, y, batch_size, progress.seed, kwargs)
             y = batch_size = None
     if isinstance(x, tf.data.Dataset):
         datasets.check_batch(datasets.batch_of(x), strategy.num_replicas_in_sync)
-        # Keras warns, on every call, that its own default does not apply to datasets.
+        if resumed and progress.peeked:
+            iter(x)
+        if steps is not None:
+            # One iterator, whose position is known. Keras would cut the epoch at the data's end.
+            x = x.repeat()
+    if not is_arrays(x):
+        # Keras warns, on every call, that its own default does not apply.
         kwargs.setdefault("shuffle", False)
     if workers > 1:
         x = datasets.sharded_by_data(x)
@@ -55,20 +76,31 @@ def start(model, x, y, batch_size, backup, kwargs):
     dropped = 0
     distributed = isinstance(x, tf.distribute.DistributedDataset)
     if distributed or (isinstance(x, tf.data.Dataset) and repeatable):
-        if resumed and progress.peeked:
-            iter(x)
-        if progress.steps_per_epoch is not None and not distributed:
-            x = x.repeat()  # As Keras does, with an iterator whose position it keeps.
         model._epochs = x = datasets.Epochs(x, strategy)
         dropped = x.advance(progress)
         # Keras says so at every end of a dataset whose size it does not know.
         warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
     if backup is not None:
-        backup.progress = dataclasses.replace(progress)
+        backup.progress = progress
     if resumed:
-        kwargs["initial_epoch"] = progress.epoch
-        model._resumption = Resumption(dropped, progress.calls, progress.metrics)
+        stopped = kwargs.get("epochs", 1) if progress.stopped else 0
+        kwargs["initial_epoch"] = max(progress.epoch, stopped)
+        model._resumption = Resumption(dropped, progress.calls, progress.metrics, backup.callbacks)
     return x, y, batch_size
+
+
+def _description(x, batch_size, steps_per_epoch):
+    """What is known of the data, for comparing a resumed training with the interrupted one."""
+    if is_arrays(x):
+        rows = len(tf.nest.flatten(x)[0])
+        found = f"{rows} rows in batches of {batch_size}"
+    elif isinstance(x, tf.data.Dataset):
+        size = int(x.cardinality())
+        found = f"a dataset of {size if size >= 0 else 'any number of'} batches"
+        found += f" of {datasets.batch_of(x) or 'any'} rows"
+    else:
+        found = f"a {type(x).__name__}"
+    return found + (f", {steps_per_epoch} steps an epoch" if steps_per_epoch else "")
 
 
 def _dataset_of(x, y, batch_size, seed, kwargs):

@@ -54,23 +54,25 @@ class Steps:
         rows = tf.cast(tf.reduce_sum(counts), self.distribution.dtype)
         x = self._prepare(x, (1, self.optimizer.iterations), counts)
         variables = self.trainable_variables
+        used = list(range(len(variables)))  # Those that the loss depends on.
+        # Of regularizers, the same in all, each replica that has rows adds its part.
+        busy = tf.cast(tf.math.count_nonzero(counts), rows.dtype)
 
         def total_and_gradients(x, context, weight, rows):
             with tf.GradientTape() as tape:
                 total = self._total(x, context, weight, training=True)
                 loss = total / rows
                 if self.losses:
-                    count = self.distribute_strategy.num_replicas_in_sync
-                    loss += tf.cast(tf.add_n(self.losses), loss.dtype) / count
+                    part = tf.cast(tf.shape(x)[0] > 0, loss.dtype) / busy
+                    loss += tf.cast(tf.add_n(self.losses), loss.dtype) * part
                 scaled = self.optimizer.scale_loss(loss)
-            return total, loss, tape.gradient(scaled, variables)
+            gradients = tape.gradient(scaled, variables)
+            used[:] = [n for n, gradient in enumerate(gradients) if gradient is not None]
+            return total, loss, [tf.convert_to_tensor(gradients[n]) for n in used]
 
         def nothing():
-            return (
-                tf.zeros([], x.dtype),
-                tf.zeros([], x.dtype),
-                [tf.zeros_like(v) for v in variables],
-            )
+            zero = tf.zeros([], x.dtype)
+            return zero, zero, [tf.zeros_like(variables[n]) for n in used]
 
         compute = self._compiled(total_and_gradients)
         results = self._unless_empty(x, lambda: compute(x, context, weight, rows), nothing)
@@ -78,6 +80,8 @@ class Steps:
         total, _, gradients = replicas.sum_over_replicas(results)
         # The count of steps too waits for the check.
         with tf.control_dependencies([self._check_finite(losses, x, context)]):
+            found = dict(zip(used, gradients, strict=True))
+            gradients = [found.get(n) for n in range(len(variables))]  # Keras warns of `None`.
             replicas.apply_summed(self.optimizer, gradients, variables)
         return self._update_metrics(total, rows)
 
@@ -106,6 +110,7 @@ class Steps:
         Given the number of rows in each replica, the rows of a replica get the noise that they
         would get on one device: replicas differ, and any number of them trains alike.
         """
+        x = tf.convert_to_tensor(x)
         if self.dequantization is None or x.dtype.is_floating:
             return x
         if stream == (0, 0):  # A score depends on no row beside it and on no device.
@@ -167,6 +172,8 @@ class Steps:
             return function
 
         def steps(iterator):
+            if not isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+                return function(iterator)  # The one batch of `train_on_batch`.
             count, self.steps_per_execution = self.steps_per_execution, 1
             try:
                 logs = function(iterator)
@@ -190,9 +197,10 @@ class Steps:
                 return function(iterator)
             resumption.catch_up(iterator, self.metrics)
             if resumption.calls == 0:
+                resumption.end()
                 self._resumption = None
                 return function(iterator)
-            resumption.calls -= 1
+            resumption.skip()
             return self.get_metrics_result()
 
         return step

@@ -50,7 +50,12 @@ class FitContender(works.Contender):
             model.compile(optimizer=optimizer)
             if model.jit_compile:
                 self.notes = "compile() chose XLA for the training step"
-        self.dataset = tf.data.Dataset.from_tensor_slices(data).cache().repeat()
+        # TF 2.21 waits at the end of an endless iterator until its tuning thread wakes, after 10,
+        # 20, 40, ... ms: up to half the time of a fit of 20 steps, and nothing of a long one.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        dataset = tf.data.Dataset.from_tensor_slices(data).cache().repeat()
+        self.dataset = dataset.with_options(options)
         x = tf.constant(data[0])
         density, draw = model.log_prob, lambda: model.sample(work.sample)
         if xla:

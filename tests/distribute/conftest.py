@@ -1,0 +1,2 @@
+# Programs that the tests run in processes of their own.
+collect_ignore = ["bad_input.py", "cases.py", "processes.py", "stream.py", "workers.py"]
