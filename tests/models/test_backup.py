@@ -235,6 +235,14 @@ def test_callbacks_that_do_not_go_with_it(tmp_path):
         vector().fit(X, callbacks=[backup, swap], verbose=0)
 
 
+def test_a_removal_that_was_cut_short_does_not_stand_in_the_way(tmp_path):
+    (tmp_path / ".b.done").mkdir()
+    (tmp_path / ".b.done" / "step-0000000001.json").write_text("left by a killed process")
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "b")
+    vector().fit(X, epochs=2, steps_per_epoch=np.int64(2), callbacks=[backup], verbose=0)
+    assert not list(tmp_path.iterdir())
+
+
 # --- Damage. ---
 
 

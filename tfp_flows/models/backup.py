@@ -253,6 +253,7 @@ class Backup(keras.callbacks.Callback):
         with contextlib.suppress(FileNotFoundError):
             # At once, for half of a backup would be taken for damage.
             trash = self._folder.with_name(f".{self._folder.name}.done")
+            shutil.rmtree(trash, ignore_errors=True)
             self._folder.rename(trash)
             shutil.rmtree(trash, ignore_errors=True)
         if self._folder != self._root:

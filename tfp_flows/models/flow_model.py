@@ -282,7 +282,7 @@ class FlowModel(Steps, Persistence, keras.Model):
             self._check_data(*validation[:2])
             if validation[2] is not None and validation[1] is None:
                 kwargs["validation_data"] = with_weights(*validation, self)[:1]
-        # Callbacks that restore (BackupAndRestore) refuse a model that calls itself unbuilt.
+        # Callbacks that save refuse a model that calls itself unbuilt.
         self.build()
         self._nonfinite = None
         callbacks = kwargs.pop("callbacks", None)
@@ -354,7 +354,7 @@ class FlowModel(Steps, Persistence, keras.Model):
 
         Args:
           x: `[..., *event_shape]` in the distribution's dtype; integers if the model
-            dequantizes.
+            dequantizes, by one draw of noise for all rows, the same at every call.
           context: `[..., context_size]`, broadcast over the batch, for a conditional flow.
 
         Returns:

@@ -39,7 +39,7 @@ def check_scope(strategy, variables, title):
             raise ValueError(
                 f"{title}: the variable '{v.name}' was made outside the scope of the strategy "
                 f"that the model is built under, {_name(strategy)}. Build the distribution, "
-                " the model and the optimizer inside one `with strategy.scope():`."
+                "the model and the optimizer inside one `with strategy.scope():`."
             )
 
 

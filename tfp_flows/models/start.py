@@ -39,8 +39,9 @@ def start(model, x, y, batch_size, backup, kwargs):
         # The chief's, for all workers need the same order.
         seed = replicas.gather_over_workers(strategy, [datasets.draw_seed()])[0, 0]
         progress = Progress(int(seed), data)
-        progress.steps_per_epoch = kwargs.get("steps_per_epoch")
-        progress.first_epoch = progress.epoch = kwargs.get("initial_epoch", 0)
+        if kwargs.get("steps_per_epoch") is not None:
+            progress.steps_per_epoch = int(kwargs["steps_per_epoch"])
+        progress.first_epoch = progress.epoch = int(kwargs.get("initial_epoch", 0))
     elif progress.data != data:
         raise ValueError(
             f"FlowModel.fit: the backup is of a training on {progress.data}, and this is one on "
