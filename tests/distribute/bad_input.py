@@ -135,8 +135,20 @@ def works_by_name():
     found.fit(X, batch_size=16, verbose=0)
 
 
+def samples_of_replicas():
+    """Samples drawn in the replicas with one seed, twice."""
+    found = model()
+
+    def draw():
+        drawn = STRATEGY.run(lambda: found.sample(3, seed=1))
+        return [v.numpy().tolist() for v in STRATEGY.experimental_local_results(drawn)]
+
+    return {"first": draw(), "again": draw()}
+
+
 if __name__ == "__main__":
     works_by_name()
+    print(json.dumps({"samples": samples_of_replicas()}), flush=True)
     for case in CASES:
         error = None
         try:

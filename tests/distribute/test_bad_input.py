@@ -37,8 +37,14 @@ def said():
     return {name: error for line in lines for name, error in line.items()}
 
 
+def test_samples_differ_between_replicas_and_repeat_with_the_seed(said):
+    samples = said["samples"]
+    assert samples["first"] == samples["again"]
+    assert samples["first"][0] != samples["first"][1]
+
+
 def test_every_case_is_refused_with_a_remedy(said):
-    assert set(said) == set(WANTED)
+    assert set(said) - {"samples"} == set(WANTED)
     for name, wanted in WANTED.items():
         assert re.match(wanted, said[name] or "nothing", re.DOTALL), f"{name}: {said[name]}"
 
