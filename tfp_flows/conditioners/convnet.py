@@ -8,7 +8,7 @@ from tfp_flows.conditioners.base import Conditioner
 
 def convolve(x, kernel, bias):
     """Convolution of `[batch, H, W, C]` with stride 1, zero padding to the same size, bias."""
-    return tf.nn.bias_add(tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), bias)
+    return tf.nn.conv2d(x, kernel, strides=1, padding="SAME") + bias
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
