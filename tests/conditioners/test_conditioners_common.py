@@ -169,6 +169,22 @@ def test_mixed_bfloat16_keeps_float32_weights(name):
     )
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_in_bfloat16_of_many_rows(name):
+    """Rows must not be summed in bfloat16, where 256 + 1 = 256, as `tf.nn.bias_add` does."""
+    x, _ = data(name, batch=2000)
+    factors = np.random.default_rng(1).normal(1.0, 0.5, size=CASES[name][2]).astype(np.float32)
+    gradients = []
+    for dtype in ("float32", "mixed_bfloat16"):
+        layer = perturbed(name, dtype=dtype)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.cast(layer(x), tf.float32) * factors)
+        gradients.append(tape.gradient(loss, layer.trainable_weights))
+    for v, g, low in zip(layer.trainable_weights, *gradients, strict=True):
+        error = tf.norm(tf.cast(low, tf.float32) - g) / tf.norm(g)
+        assert error < 0.05, (v.name, float(error))
+
+
 @pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("jit", [False, True])
 def test_graph_of_unknown_shape_agrees_with_eager(name, jit):

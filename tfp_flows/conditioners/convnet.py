@@ -3,12 +3,12 @@
 import keras
 import tensorflow as tf
 
-from tfp_flows.conditioners.base import Conditioner
+from tfp_flows.conditioners.base import Conditioner, add_bias
 
 
 def convolve(x, kernel, bias):
     """Convolution of `[batch, H, W, C]` with stride 1, zero padding to the same size, bias."""
-    return tf.nn.conv2d(x, kernel, strides=1, padding="SAME") + bias
+    return add_bias(tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), bias)
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
@@ -117,7 +117,7 @@ class ConvNet(Conditioner):
         flat = tf.matmul(
             tf.reshape(h, [-1, self.filters]), tf.reshape(self._kernel_2, [self.filters] * 2)
         )
-        flat = self.activation(tf.nn.bias_add(flat, self._bias_2))
+        flat = self.activation(add_bias(flat, self._bias_2))
         out = convolve(tf.reshape(flat, tf.shape(h)), self._kernel_3, self._bias_3)
         if not self.output_scale:
             return out

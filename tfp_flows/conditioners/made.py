@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows import masks
-from tfp_flows.conditioners.base import Conditioner
+from tfp_flows.conditioners.base import Conditioner, add_bias
 
 _SPREADS = ("equal", "random")
 
@@ -410,7 +410,7 @@ def evaluate(x, kernels, offsets, keep, activation, residual):
     for i, (kernel, offset, mask) in enumerate(zip(kernels, offsets, keep, strict=True)):
         kernel = tf.convert_to_tensor(kernel)  # In bfloat16 under a mixed policy.
         value = _masked_product(value, kernel, mask)
-        value = tf.nn.bias_add(value, offset) if offset.shape.rank == 1 else value + offset
+        value = add_bias(value, offset)
         if i < last:
             if residual and i % 2 == 0:
                 skip = value = value if skip is None else skip + value

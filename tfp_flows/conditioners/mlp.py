@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfp_flows.conditioners.base import Conditioner
+from tfp_flows.conditioners.base import Conditioner, add_bias
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
@@ -133,12 +133,12 @@ class MLP(Conditioner):
 
     def _compute(self, x, context):
         (kernel, bias), *layers = self._weights_of_layers
-        h = tf.nn.bias_add(tf.matmul(x, kernel), bias)
+        h = add_bias(tf.matmul(x, kernel), bias)
         if context is not None:
             h += tf.matmul(context, self._context_kernel)
         skip = h
         for i, (kernel, bias) in enumerate(layers, start=1):
-            h = tf.nn.bias_add(tf.matmul(self.activation(h), kernel), bias)
+            h = add_bias(tf.matmul(self.activation(h), kernel), bias)
             if self.residual and i % 2 == 0 and i < len(layers):
                 h = skip = skip + h
         return h
