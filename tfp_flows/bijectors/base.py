@@ -24,6 +24,8 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
 
     Arguments are checked here, once, for all subclasses: floating dtype, rank, event shape,
     and the context, which is passed as `context=` to `forward`, `inverse` and the log-dets.
+    In a `tf.function` the rank has to be known. Sizes that are not known are checked when it
+    runs, those that are known when it is traced.
 
     Args:
       event_ndims: `int >= 0`, the rank of one event of the domain.
@@ -42,8 +44,9 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
 
     Raises:
       TypeError: if an argument's dtype is not `dtype`.
-      ValueError: if rank or event shape do not fit, or the context is missing, unused, or of
-        the wrong size.
+      ValueError: if rank or event shape do not fit or the rank is not known, or the context is
+        missing, unused, or of the wrong size.
+      tf.errors.InvalidArgumentError: if a size does not fit that was not known before.
     """
 
     _cache = FreshCache(forward_name="_cached_forward", inverse_name="_cached_inverse")
@@ -128,7 +131,7 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
         """
         x, context = self._check(x, context, self._domain, "forward")
         with tf.name_scope(self.name):
-            return self._forward_and_log_det(x, context)
+            return self._forward_and_log_det(*self._pinned(x, context, self._domain, "forward"))
 
     @tf.autograph.experimental.do_not_convert
     def inverse_and_log_det(self, y, context=None):
@@ -138,19 +141,21 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
         """
         y, context = self._check(y, context, self._codomain, "inverse")
         with tf.name_scope(self.name):
-            return self._inverse_and_log_det(y, context)
+            return self._inverse_and_log_det(*self._pinned(y, context, self._codomain, "inverse"))
 
     # --- TFP's hooks. ---
 
     def _cached_forward(self, x, context=None):
         before = self._cache.snapshot(context)
-        y, log_det = self._forward_and_log_det(x, self._as_context(context))
+        pinned = self._pinned(x, self._as_context(context), self._domain, "forward")
+        y, log_det = self._forward_and_log_det(*pinned)
         ildj = -_with_batch_shape(log_det, x, self.forward_min_event_ndims)
         return y, self._cache.attributes(before, x, y, ildj)
 
     def _cached_inverse(self, y, context=None):
         before = self._cache.snapshot(context)
-        x, log_det = self._inverse_and_log_det(y, self._as_context(context))
+        pinned = self._pinned(y, self._as_context(context), self._codomain, "inverse")
+        x, log_det = self._inverse_and_log_det(*pinned)
         ildj = _with_batch_shape(log_det, y, self.inverse_min_event_ndims)
         return x, self._cache.attributes(before, y, x, ildj)
 
@@ -221,11 +226,16 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
         if rank is not None:
             got = value.shape[rank - ndims :] if rank >= ndims else None
             if got is None or not got.is_compatible_with(event_shape):
-                wanted = ", ".join("?" if n is None else str(n) for n in event_shape)
                 raise ValueError(
-                    f"{self._title()}.{method}: expected shape [..., {wanted}], "
+                    f"{self._title()}.{method}: expected shape {_shape_text(event_shape)}, "
                     f"got {value.shape.as_list()}."
                 )
+        elif ndims:
+            raise ValueError(
+                f"{self._title()}.{method}: expected shape {_shape_text(event_shape)}, got a "
+                "tensor of unknown rank. State its rank with "
+                f"tf.ensure_shape(x, {[None, *event_shape]})."
+            )
         self._check_event(value, method)
         context = self._as_context(context)
         if context is None and self.context_size is not None:
@@ -240,6 +250,12 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
                     f"{self._title()}.{method}: got a context, which this bijector would ignore. "
                     "Leave it out, or build the flow with `context_size`."
                 )
+            if context.shape.rank is None:
+                raise ValueError(
+                    f"{self._title()}.{method}: expected a context of shape "
+                    f"[..., {self.context_size}], got a tensor of unknown rank. State its rank "
+                    f"with tf.ensure_shape(context, {[None, self.context_size]})."
+                )
             if context.shape.rank == 0 or context.shape[-1] not in (None, self.context_size):
                 raise ValueError(
                     f"{self._title()}.{method}: expected a context of shape "
@@ -248,11 +264,24 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
             self._check_context_batch(value, context, len(event_shape), method)
         return value, context
 
+    def _pinned(self, value, context, event_shape, method):
+        """The argument and the context with the static sizes that `_check` could not see.
+
+        Behind TFP's cache, which knows a tensor by its identity.
+        """
+        title = f"{self._title()}.{method}: "
+        value = _with_event_shape(value, event_shape, f"{title}expected shape")
+        if context is not None:
+            context = _with_event_shape(
+                context, (self.context_size,), f"{title}expected a context of shape"
+            )
+        return value, context
+
     def _check_event(self, value, method):
         """Further static checks of a subclass on an argument (Squeeze: even sizes)."""
 
     def _check_context_batch(self, value, context, ndims, method):
-        if None in (value.shape.rank, context.shape.rank):
+        if value.shape.rank is None:
             return
         batch = value.shape[: value.shape.rank - ndims].as_list()
         rows = context.shape[:-1].as_list()
@@ -283,6 +312,36 @@ def _static_shape(shape, ndims):
     if len(shape) != ndims:
         raise ValueError(f"expected an event shape of {ndims} entries, got {shape}.")
     return shape
+
+
+def _shape_text(event_shape):
+    return f"[..., {', '.join('?' if n is None else str(n) for n in event_shape)}]"
+
+
+def _with_event_shape(value, event_shape, message):
+    """`value`, whose last sizes are `event_shape`: checked at run time where they are not static.
+
+    Returns the same tensor if there is nothing to check, as always in eager mode.
+    """
+    if value.shape.is_fully_defined() or value.shape.rank is None:
+        return value
+    start = value.shape.rank - len(event_shape)
+    unknown = [
+        n
+        for n, size in enumerate(event_shape, start=start)
+        if size is not None and value.shape[n] is None
+    ]
+    if not unknown:
+        return value
+    shape = tf.shape(value)
+    fits = tf.reduce_all([shape[n] == event_shape[n - start] for n in unknown])
+    # XLA drops assertions. `ensure_shape` it checks, with a message of its own.
+    check = tf.debugging.Assert(fits, [f"{message} {_shape_text(event_shape)}, got", shape])
+    sizes = value.shape.as_list()
+    for n in unknown:
+        sizes[n] = event_shape[n - start]
+    with tf.control_dependencies([check]):
+        return tf.ensure_shape(value, sizes)
 
 
 def _with_batch_shape(log_det, value, event_ndims):

@@ -1,5 +1,7 @@
 """Composition of bijectors."""
 
+import numbers
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -37,7 +39,8 @@ class Chain(FlowBijector):
 
     Raises:
       TypeError: if a member is no bijector, or two members have different dtypes.
-      ValueError: if there are no members, or they take contexts of different sizes.
+      ValueError: if there are no members, or they take events of shapes that do not fit or
+        contexts of different sizes.
 
     >>> import tensorflow_probability as tfp
     >>> chain = Chain([tfp.bijectors.Shift(1.0), tfp.bijectors.Scale(2.0)])
@@ -63,9 +66,14 @@ class Chain(FlowBijector):
             raise TypeError(f"Chain '{name}': its bijectors have different dtypes, {names}.")
         # TFP's own chain infers the ranks and the shapes.
         reference = tfb.Chain(bijectors)
+        domain, codomain = _event_shapes(
+            bijectors, reference.forward_min_event_ndims, f"Chain '{name}'"
+        )
         super().__init__(
             event_ndims=reference.forward_min_event_ndims,
+            event_shape=domain,
             inverse_event_ndims=reference.inverse_min_event_ndims,
+            inverse_event_shape=codomain,
             context_size=common_context_size(bijectors, f"Chain '{name}'"),
             dtype=next(iter(dtypes.values()), tf.float32),
             is_constant_jacobian=reference.is_constant_jacobian,
@@ -175,6 +183,73 @@ def _walk(bijectors, value, context, ndims, *, inverse):
         value, log_det, ndims = apply(bijector, value, context, ndims, inverse=inverse)
         total = log_det if total is None else total + log_det
     return value, total, ndims
+
+
+def _event_shapes(bijectors, ndims, title):
+    """What the members let know of the event shapes of a chain's domain and codomain.
+
+    Raises:
+      ValueError: if one member gives what another does not take.
+    """
+    shape, shapes = tf.TensorShape([None] * ndims), {}
+    # Back and forth: a size may be known from the last member only.
+    for inverse in (False, True, False):
+        for member in bijectors if inverse else reversed(bijectors):
+            shape = shape_after(member, shape, title, inverse=inverse)
+        shapes[inverse] = shape
+    return shapes[True], shapes[False]
+
+
+def shape_after(bijector, shape, title, *, inverse):
+    """The event shape that a bijector gives, as far as it is known.
+
+    Args:
+      bijector: any `tfb.Bijector`.
+      shape: `tf.TensorShape` of known rank, of the event that it is given; or `None`, behind a
+        bijector of several parts, of which nothing is known.
+      title: who asks, for messages.
+      inverse: direction.
+
+    Raises:
+      ValueError: if the bijector is for events of another shape.
+    """
+    if isinstance(bijector, stock.Invert):
+        return shape_after(bijector.bijector, shape, title, inverse=not inverse)
+    if isinstance(bijector, stock.Chain):
+        for member in bijector.bijectors if inverse else reversed(bijector.bijectors):
+            shape = shape_after(member, shape, title, inverse=inverse)
+        return shape
+    ranks = bijector.forward_min_event_ndims, bijector.inverse_min_event_ndims
+    if shape is None or not all(isinstance(n, numbers.Integral) for n in ranks):
+        return None
+    own = ((), ())
+    if isinstance(bijector, FlowBijector):
+        own = bijector._domain, bijector._codomain
+    elif not shape.is_fully_defined():
+        # TFP's own do not all expect a shape of which only some is known.
+        ndims = bijector.inverse_event_ndims if inverse else bijector.forward_event_ndims
+        return tf.TensorShape([None] * ndims(shape.rank))
+    before, after = own[::-1] if inverse else own
+    shape = _merged(shape, before, bijector, title)
+    try:
+        shape = (bijector.inverse_event_shape if inverse else bijector.forward_event_shape)(shape)
+    except ValueError as error:
+        raise ValueError(
+            f"{title}: '{bijector.name}' does not take events of shape {shape.as_list()}: {error}"
+        ) from error
+    if shape.rank is None:
+        return None
+    return _merged(shape, after, bijector, title)
+
+
+def _merged(shape, own, bijector, title):
+    own = tf.TensorShape([None] * (shape.rank - len(own)) + list(own))
+    if not shape.is_compatible_with(own):
+        raise ValueError(
+            f"{title}: '{bijector.name}' is for events of shape {own.as_list()}, but stands where "
+            f"they have the shape {shape.as_list()}. Make the sizes of the parts equal."
+        )
+    return shape.merge_with(own)
 
 
 def _sum_positions(log_det, value, ndims, own_ndims):
