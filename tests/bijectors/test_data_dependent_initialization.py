@@ -140,12 +140,69 @@ def test_batch_without_moments(bad):
     np.testing.assert_array_equal(bijector.shift, np.zeros(3))
 
 
-def test_constant_channel_stays_finite():
+@pytest.mark.parametrize("make", [bijectors.ActNorm, bijectors.BatchNorm])
+def test_single_position_has_no_variance(make):
+    bijector = make(3, name="first")
+    with initialize(), pytest.raises(ValueError, match="'first': cannot be .*Initialise from more"):
+        bijector.inverse(tf.constant(X[:1], tf.float32))
+    assert not bijector.initialized.numpy()
+    with initialize():
+        bijector.inverse(tf.constant(X, tf.float32))
+        bijector.inverse(tf.constant(X[:1], tf.float32))  # It is not set again.
+    assert bijector.initialized.numpy()
+
+
+def test_batch_norm_refuses_a_batch_without_moments():
+    bijector = bijectors.BatchNorm(3)
+    with initialize(), pytest.raises(ValueError, match="not finite"):
+        bijector.inverse(tf.fill([4, 3], np.nan))
+    np.testing.assert_array_equal(bijector.mean, np.zeros(3))
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_constant_channel_starts_with_scale_one(dtype, direction):
+    x = rng.normal(size=(99, 4)) * 3.0 + 1.0
+    x[:, 1] = 0.0
+    # A constant in units of 0.1 whose sum is rounded, and one that a computation has rounded.
+    x[:, 2] = 12345.1
+    x = x.astype(dtype)
+    x[::2, 2] = np.nextafter(x[0, 2], np.inf, dtype=dtype)
+    x[:, 3] = 0.1
+    bijector = bijectors.ActNorm(4, dtype=dtype, name="a")
+    with (
+        initialize(),
+        pytest.warns(
+            UserWarning,
+            match=r"ActNorm 'a': 3 of its 4 channels are constant.*\(channel \[1, 2, 3\]\)",
+        ),
+    ):
+        z = getattr(bijector, direction)(tf.constant(x)).numpy()
+    np.testing.assert_array_equal(bijector.log_scale.numpy()[1:], 0.0)
+    np.testing.assert_allclose(z[:, 1:], 0.0, atol=1e-2)
+    np.testing.assert_allclose(z[:, 0].std(), 1.0, rtol=1e-4)
+
+
+def test_channels_that_hardly_vary_are_not_constant(recwarn):
+    x = 1.0 + 1e-5 * rng.normal(size=(99, 1))
     bijector = bijectors.ActNorm(1)
     with initialize():
-        z = bijector.inverse(tf.fill([8, 1], 7.0))
-    np.testing.assert_array_equal(z, np.zeros((8, 1)))
-    assert np.isfinite(bijector.inverse_log_det_jacobian(tf.zeros([1]), 1))
+        z = bijector.inverse(tf.constant(x, tf.float32))
+    assert 0.8 < z.numpy().std() < 1.0
+    assert not [w for w in recwarn if "constant" in str(w.message)]
+
+
+def test_images_with_a_black_border_start_sanely():
+    x = np.zeros((64, 8, 8, 1), "float32")
+    x[:, 2:-2, 2:-2] = rng.normal(size=(64, 4, 4, 1))
+    model = FlowModel(flows.real_nvp(x.shape[1:], num_blocks=1, filters=4, seed=0))
+    model.initialize(x)
+    assert np.abs(model.log_prob(x)).max() < 1e4
+    constant = np.full_like(x, 0.3)
+    model = FlowModel(flows.glow(x.shape[1:], num_levels=2, num_steps=2, hidden_filters=4, seed=0))
+    with pytest.warns(UserWarning, match="constant"):
+        model.initialize(constant)
+    assert np.abs(model.log_prob(constant)).max() < 1e4
 
 
 def test_moments_of_several_workers_are_exact():

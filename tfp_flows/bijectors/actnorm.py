@@ -1,6 +1,5 @@
 """Activation normalization."""
 
-import numpy as np
 import tensorflow as tf
 
 from tfp_flows.bijectors import initialization
@@ -26,15 +25,16 @@ class ActNorm(FlowBijector):
       size: `int >= 1`, size of the last axis.
       log_scale, shift, initialized: the variables, as `copy()` hands them over; arrays of
         shape `[size]` (and a `bool`) to start from. Default: 0, 0, False.
-      epsilon: `> 0`, added to the standard deviation, so that a constant channel does not
-        give an infinite scale. Default 1e-6.
+      epsilon: `> 0`, added to the standard deviation, so that a channel that hardly varies
+        does not give a huge scale. Default 1e-6. One that is constant in the batch, but for
+        rounding, starts with the scale 1, and a warning names it.
       dtype: float32 (default) or float64.
       validate_args: passed to the base class.
       name: name of the bijector.
 
     Raises:
       ValueError: if `size` or `epsilon` is out of range, or the batch that it is initialised
-        from is empty or not finite.
+        from is empty, not finite, or a single position.
       RuntimeError: if initialised inside a `tf.function`.
 
     >>> actnorm = ActNorm(2)
@@ -121,19 +121,14 @@ class ActNorm(FlowBijector):
 
     def _initialize(self, value, *, inverse):
         # Moments first: all workers take part in the reduction, whatever their flag says.
-        mean, variance = initialization.global_moments(
-            value, axes=list(range(value.shape.rank - 1))
-        )
+        moments = initialization.global_moments(value, axes=list(range(value.shape.rank - 1)))
         # `.numpy()`: a MirroredVariable itself is always true (TF 2.21).
         if self._initialized.numpy():
             return
-        if not np.isfinite([mean, variance]).all():
-            raise ValueError(
-                f"{self._title()}: cannot be initialised: the batch, of shape "
-                f"{value.shape.as_list()} where it arrives here, is empty or holds values that are "
-                "not finite. Check the data, and the parts on the data side of this one."
-            )
-        log_std = tf.math.log(tf.sqrt(variance) + self._epsilon)
+        initialization.check_moments(moments, value, self._title())
+        mean, variance, _ = moments
+        constant = initialization.warn_of_constant(mean, variance, self.dtype, self._title())
+        log_std = tf.math.log(tf.where(constant, 1.0, tf.sqrt(variance) + self._epsilon))
         if inverse:
             shift, log_scale = mean, log_std
         else:

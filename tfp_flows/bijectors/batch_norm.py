@@ -48,8 +48,9 @@ class BatchNorm(FlowBijector):
       name: name of the bijector.
 
     Raises:
-      ValueError: if `size`, `momentum` or `epsilon` is out of range, or if in training mode
-        the argument is a single event without a batch axis.
+      ValueError: if `size`, `momentum` or `epsilon` is out of range, the batch that it is
+        initialised from is empty, not finite, or a single position, or if in training mode the
+        argument is a single event without a batch axis.
 
     >>> norm = BatchNorm(2, momentum=0.0)
     >>> data = tf.constant([[1.0, 10.0], [3.0, 30.0]])
@@ -200,9 +201,11 @@ class BatchNorm(FlowBijector):
 
     def _initialize(self, y):
         # Moments first: all workers take part in the reduction, whatever their flag says.
-        mean, variance = initialization.global_moments(y, axes=list(range(y.shape.rank - 1)))
+        moments = initialization.global_moments(y, axes=list(range(y.shape.rank - 1)))
         if self._initialized.numpy():  # a MirroredVariable itself is always true (TF 2.21)
             return
+        initialization.check_moments(moments, y, self._title())
+        mean, variance, _ = moments
         self._mean.assign(tf.cast(mean, self.dtype))
         self._variance.assign(tf.cast(variance, self.dtype))
         self._initialized.assign(True)
