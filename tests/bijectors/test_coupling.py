@@ -215,6 +215,44 @@ def test_image_conditioner_of_the_wrong_size():
         bijectors.AffineCoupling(keras.layers.Conv2D(4, 3), masks.checkerboard([4, 4, 2]))
 
 
+@pytest.mark.parametrize(
+    ("layer", "mask", "kwargs", "message"),
+    [
+        (
+            conditioners.MLP(4, name="net"),
+            masks.checkerboard([4, 4, 2]),
+            {},
+            r"\[batch, 4, 4, 2\]: MLP 'net': expected .*For images take ConvNet or ResNet",
+        ),
+        (
+            conditioners.ConvNet(4, filters=8, name="net"),
+            masks.halves(4),
+            {},
+            r"\[batch, 2\]: ConvNet 'net': expected .*For vectors take MLP",
+        ),
+        (keras.layers.Conv2D(4, 3, name="net"), masks.halves(4), {}, r"\[batch, 2\]: Input 0"),
+        (
+            conditioners.MLP(4, name="net"),
+            masks.halves(4),
+            {"context_size": 3},
+            r"\[batch, 2\] with a context \[batch, 3\]: MLP 'net': got a context .* built without",
+        ),
+        (
+            keras.layers.Dense(4, name="net"),
+            masks.halves(4),
+            {"context_size": 3},
+            r"\[batch, 2\] with a context \[batch, 3\]: Layer \"net\" expects 1 input",
+        ),
+    ],
+)
+def test_conditioner_that_takes_something_else(layer, mask, kwargs, message):
+    with pytest.raises(
+        ValueError, match=f"^Coupling 'c': its conditioner 'net' does not take {message}"
+    ) as raised:
+        bijectors.Coupling(layer, mask, name="c", **kwargs)
+    assert "\x1b" not in str(raised.value), "Keras's escape codes"
+
+
 def test_conditioner_that_is_no_layer():
     with pytest.raises(TypeError, match="must be a keras.layers.Layer .*got function"):
         bijectors.AffineCoupling(lambda x: x, masks.halves(4))

@@ -29,7 +29,8 @@ class Network(tf.Module):
 
     Raises:
       TypeError: if `layer` is no Keras layer.
-      ValueError: if the layer's output has another shape than `output_shape`.
+      ValueError: if the layer does not take such an input or context, or its output has another
+        shape than `output_shape`.
     """
 
     def __init__(self, layer, *, input_shape, output_shape, owner, context_size=None, dtype):
@@ -88,13 +89,33 @@ class Network(tf.Module):
             context = None
             if self._context_size is not None:
                 context = tf.zeros((1, self._context_size), self._dtype)
-            out = self._call_layer(x, context)
+            try:
+                out = self._call_layer(x, context)
+            except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+                raise ValueError(self._refusal(error, owner)) from error
         if not out.shape[1:].is_compatible_with(event_out):
             raise ValueError(
                 f"{owner}: its conditioner '{self.layer.name}' must map "
                 f"[batch, {_text(event_in)}] to [batch, {_text(event_out)}], but gives "
                 f"[batch, {_text(out.shape[1:])}]. Set the size of its output."
             )
+
+    def _refusal(self, error, owner):
+        """Says which bijector's layer has refused what it was given, and why."""
+        if error.__suppress_context__ and error.__context__ is not None:
+            # What was raised, of which Keras makes an error that lists the arguments' values.
+            error = error.__context__
+        event_in = self._shapes[0]
+        given, remedy = f"[batch, {_text(event_in)}]", ""
+        if self._context_size is not None:
+            given += f" with a context [batch, {self._context_size}]"
+        rank = len(event_in) + 1
+        if getattr(self.layer, "_input_rank", rank) != rank:
+            kinds = {2: "vectors take MLP", 4: "images take ConvNet or ResNet"}
+            remedy = f" For {kinds[rank]} of tfp_flows.conditioners." if rank in kinds else ""
+        return (
+            f"{owner}: its conditioner '{self.layer.name}' does not take {given}: {error}{remedy}"
+        )
 
 
 def _takes_context(layer):
