@@ -215,6 +215,16 @@ def test_factor_out_arguments():
         bijectors.FactorOut(tfb.Identity(), [4, 4, 1])
     with pytest.raises(ValueError, match=r"number of channels \(4\), got 4"):
         bijectors.FactorOut(tfb.Identity(), [4], num_kept=4)
+    with pytest.raises(ValueError, match="num_kept must be an integer.*got 1.5"):
+        bijectors.FactorOut(tfb.Identity(), [4], num_kept=1.5)
+    for unknown in [None, None, 4], [4.5], [], 4, tf.TensorShape(None), "4":
+        with pytest.raises(ValueError, match=r"FactorOut 'f': event_shape must be \[D\] or"):
+            bijectors.FactorOut(tfb.Identity(), unknown, name="f")
+    with pytest.raises(TypeError, match="FactorOut 'f': expected a tfb.Bijector, got a function"):
+        bijectors.FactorOut(lambda x: x, [4], name="f")
+    for below in bijectors.ActNorm(3), bijectors.Chain([bijectors.ActNorm(3)]), bijectors.Squeeze():
+        with pytest.raises(ValueError, match=r"FactorOut 'f': '.*is for events of shape .*\[2\]"):
+            bijectors.FactorOut(below, [4], name="f")
     with pytest.raises(ValueError, match=r"'squeeze' must keep the event shape \[2, 2, 2\], but"):
         bijectors.FactorOut(bijectors.Squeeze(), [2, 2, 4])
     with pytest.raises(ValueError, match=r"must map \[batch, 2\] to \[batch, 4\]"):

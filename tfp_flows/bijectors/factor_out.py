@@ -1,12 +1,17 @@
 """Multi-scale architecture: factors channels out half-way."""
 
+import numbers
+
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_flows import elementwise as elementwise_maps
 from tfp_flows.bijectors.base import FlowBijector, sum_event
-from tfp_flows.bijectors.chain import apply, dtype_of
+from tfp_flows.bijectors.chain import apply, dtype_of, shape_after
 from tfp_flows.bijectors.context import context_size_of
 from tfp_flows.bijectors.network import Network
+
+tfb = tfp.bijectors
 
 
 class FactorOut(FlowBijector):
@@ -41,9 +46,9 @@ class FactorOut(FlowBijector):
       name: name of the bijector.
 
     Raises:
-      TypeError: if `dtype` is not that of `bijector`.
-      ValueError: if the channels do not split, `bijector` changes the shape, or the
-        conditioner's output has the wrong size.
+      TypeError: if `bijector` is none, or `dtype` is not its own.
+      ValueError: if `event_shape` is not known, the channels do not split, `bijector` is for
+        another shape or changes it, or the conditioner's output has the wrong size.
 
     >>> import tensorflow_probability as tfp
     >>> factor_out = FactorOut(tfp.bijectors.Scale(2.0), [4])
@@ -70,15 +75,19 @@ class FactorOut(FlowBijector):
     ):
         parameters = dict(locals())
         title = f"FactorOut '{name}'"
-        shape = tuple(int(n) for n in event_shape)
+        if not isinstance(bijector, tfb.Bijector):
+            raise TypeError(f"{title}: expected a tfb.Bijector, got a {type(bijector).__name__}.")
+        shape = _known(event_shape, title)
         if num_kept is None:
             num_kept = shape[-1] // 2
-        if not 1 <= num_kept < shape[-1]:
+        if not isinstance(num_kept, numbers.Integral) or not 1 <= num_kept < shape[-1]:
             raise ValueError(
-                f"{title}: num_kept must be at least 1 and below the number of channels "
-                f"({shape[-1]}), got {num_kept}."
+                f"{title}: num_kept must be an integer, at least 1 and below the number of "
+                f"channels ({shape[-1]}), got {num_kept!r}."
             )
+        num_kept = int(num_kept)
         kept = (*shape[:-1], num_kept)
+        shape_after(bijector, tf.TensorShape(kept), title, inverse=False)
         if bijector.forward_event_shape(kept) != tf.TensorShape(kept):
             raise ValueError(
                 f"{title}: '{bijector.name}' must keep the event shape {list(kept)}, but gives "
@@ -157,3 +166,16 @@ class FactorOut(FlowBijector):
 
     def _prior(self, kept, context):
         return self._network(kept, context if self._prior_takes_context else None)
+
+
+def _known(event_shape, title):
+    try:
+        shape = tuple(event_shape)
+    except (TypeError, ValueError):  # a number, or a TensorShape of unknown rank
+        shape = ()
+    if not shape or not all(isinstance(n, numbers.Integral) and n >= 1 for n in shape):
+        raise ValueError(
+            f"{title}: event_shape must be [D] or [H, W, C] with all sizes known, got "
+            f"{event_shape!r}."
+        )
+    return tuple(int(n) for n in shape)
