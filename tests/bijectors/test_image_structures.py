@@ -140,6 +140,8 @@ def test_conv1x1_arguments():
         bijectors.InvertibleConv1x1(0, name="c")
     with pytest.raises(ValueError, match="give all of lu, log_scale, sign and permutation"):
         bijectors.InvertibleConv1x1(2, lu=np.eye(2))
+    with pytest.raises(ValueError, match="'c': seed must be an integer >= 0, got -1"):
+        bijectors.InvertibleConv1x1(2, seed=-1, name="c")
 
 
 # --- ActNorm and Rescale. ---

@@ -1,5 +1,7 @@
 """The recipes: shapes, seeds, what a fresh flow is, and that densities are normalized."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -84,6 +86,18 @@ def test_no_two_networks_start_alike():
     assert len(kernels) >= 2
     for n, a in enumerate(kernels):
         assert not any(np.allclose(a, b) for b in kernels[:n])
+
+
+@pytest.mark.parametrize("seed, error", [(-1, ValueError), (1.5, TypeError), ("a", TypeError)])
+def test_seeds_that_are_refused(seed, error):
+    def maf(**kwargs):
+        return flows.maf([4], num_layers=1, hidden_units=(8,), **kwargs)
+
+    makes = {name: functools.partial(build, name) for name in ("nice", "real_nvp", "glow")}
+    for name, make in {**makes, "maf": maf}.items():
+        message = f"flows.{name}: seed must be an integer >= 0 or None, got {seed!r}"
+        with pytest.raises(error, match=message):
+            make(seed=seed)
 
 
 def test_without_a_seed_keras_decides():
@@ -338,6 +352,14 @@ def test_context_reaches_every_coupling():
         (lambda: flows.nice([1]), "size must be at least 2, got 1"),
         (lambda: flows.real_nvp([4], mask="middle"), "mask must be 'alternating' or 'halves', got"),
         (lambda: flows.real_nvp([4], elementwise="cubic"), "expected one of 'shift', 'affine'"),
+        (
+            lambda: flows.real_nvp([4, 4, 1], num_scales=3),
+            "num_scales=3 leaves one pixel of 4 x 4 at the last scale.* Use num_scales=2",
+        ),
+        (
+            lambda: flows.real_nvp([1, 1, 4], num_scales=1),
+            r"num_scales=1 leaves one pixel of 1 x 1 .*vectors of them, event_shape \[4\]",
+        ),
         (lambda: flows.real_nvp([6, 4, 1], num_scales=3), "3 scales need .* multiples of 4, got 6"),
         (lambda: flows.real_nvp([4], base="cauchy"), "base must be one of .*got 'cauchy'"),
         (

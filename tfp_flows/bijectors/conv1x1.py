@@ -1,5 +1,7 @@
 """Invertible 1x1 convolution."""
 
+import numbers
+
 import numpy as np
 import tensorflow as tf
 
@@ -35,7 +37,8 @@ class InvertibleConv1x1(FlowBijector):
       name: name of the bijector.
 
     Raises:
-      ValueError: if `size` is no positive integer, or only some of the variables are given.
+      ValueError: if `size` is no positive integer, `seed` no integer >= 0, or only some of the
+        variables are given.
 
     Numerics: `exp(log_scale)` are the pivots; the inverse matrix is as accurate as the
     condition numbers of the two triangular factors allow, 1e-6 relative for a trained Glow.
@@ -71,6 +74,10 @@ class InvertibleConv1x1(FlowBijector):
                 f"InvertibleConv1x1 '{name}': size must be an integer >= 1, got {size!r}."
             )
         size = int(size)
+        if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
+            raise ValueError(
+                f"InvertibleConv1x1 '{name}': seed must be an integer >= 0, got {seed!r}."
+            )
         given = [value is not None for value in (lu, log_scale, sign, permutation)]
         if any(given) and not all(given):
             raise ValueError(

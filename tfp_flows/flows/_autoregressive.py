@@ -47,7 +47,7 @@ def autoregressive_flow(
         )
     elementwise = elementwise_maps.get(elementwise, **elementwise_kwargs)
     size = int(np.prod(shape))
-    next_seed = SeedStream(seed)
+    next_seed = SeedStream(seed, recipe)
     parts = []
     for n in range(num_layers):
         layer_order = "right-to-left" if order == "reversed" and n % 2 else "left-to-right"

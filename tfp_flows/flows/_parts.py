@@ -14,8 +14,13 @@ _BASES = ("normal", "logistic")
 class SeedStream:
     """Hands out independent integer seeds, the same ones for the same first seed."""
 
-    def __init__(self, seed):
-        self._sequence = None if seed is None else np.random.SeedSequence(seed)
+    def __init__(self, seed, recipe):
+        try:
+            self._sequence = None if seed is None else np.random.SeedSequence(seed)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"flows.{recipe}: seed must be an integer >= 0 or None, got {seed!r}."
+            ) from None
 
     def __call__(self):
         """Returns the next seed, or `None` if there was no first one."""

@@ -59,8 +59,9 @@ def glow(
       to be initialised from data: `FlowModel.initialize(batch)`, or `fit`, does it.
 
     Raises:
+      TypeError: if the seed is no integer.
       ValueError: for an event shape that does not squeeze `num_levels` times, an unknown
-        coupling, a count below 1.
+        coupling, a count below 1, a negative seed.
 
     >>> flow = glow([4, 4, 1], num_levels=1, num_steps=2, hidden_filters=8, seed=0)
     >>> flow.log_prob(tf.zeros([3, 4, 4, 1])).shape
@@ -86,7 +87,7 @@ def glow(
         kwargs = {"log_scale": log_scale} if coupling == "affine" else {}
         coupling = elementwise_maps.get(_COUPLINGS[coupling], **kwargs)
     policy = layer_policy(dtype)
-    next_seed = SeedStream(seed)
+    next_seed = SeedStream(seed, "glow")
 
     def step(shape, label):
         mask = masks.channel(shape)

@@ -43,7 +43,7 @@ def iaf(
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
 
     Raises:
-      ValueError: as `flows.maf`.
+      TypeError, ValueError: as `flows.maf`.
 
     >>> posterior = iaf([2], num_layers=2, hidden_units=(16,), context_size=3, seed=0)
     >>> context = tf.ones([5, 3])

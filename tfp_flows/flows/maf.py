@@ -59,8 +59,9 @@ def maf(
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
 
     Raises:
+      TypeError: if the seed is no integer.
       ValueError: for an event shape of another rank, an unknown order, map or normalization,
-        a count below 1.
+        a count below 1, a negative seed.
 
     >>> flow = maf([4], num_layers=2, hidden_units=(16,), seed=0)
     >>> flow.log_prob(flow.sample(3, seed=[0, 1])).shape

@@ -45,7 +45,8 @@ def nice(
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
 
     Raises:
-      ValueError: for an event shape of another rank, or a count below 1.
+      TypeError: if the seed is no integer.
+      ValueError: for an event shape of another rank, a count below 1, or a negative seed.
 
     >>> nice([4], num_couplings=2, hidden_units=(8,), seed=0).log_prob(tf.zeros([5, 4])).shape
     TensorShape([5])
@@ -57,7 +58,7 @@ def nice(
     shape = event_of(event_shape, (1, 3), "nice")
     positive("nice", num_couplings=num_couplings, hidden_units=hidden_units)
     size = int(np.prod(shape))
-    next_seed = SeedStream(seed)
+    next_seed = SeedStream(seed, "nice")
     parts = [bijectors.Rescale([size], dtype=dtype)]
     for n in range(num_couplings):
         mask = masks.alternating(size, flip=bool(n % 2))

@@ -40,7 +40,7 @@ def real_nvp(
 
     Args:
       event_shape: `[D]` with `D >= 2`, or `[H, W, C]` with `H` and `W` multiples of
-        `2 ** (num_scales - 1)`.
+        `2 ** (num_scales - 1)`, and not both of them equal to it.
       num_couplings: vectors: `int >= 1`.
       hidden_units: vectors: widths of each coupling's hidden layers.
       activation: Keras activation of the hidden layers.
@@ -65,8 +65,9 @@ def real_nvp(
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
 
     Raises:
+      TypeError: if the seed is no integer.
       ValueError: for an event shape of another rank or of odd size, an unknown mask or map, a
-        count below 1.
+        count below 1, a negative seed.
 
     >>> flow = real_nvp([4], num_couplings=2, hidden_units=(8,), seed=0)
     >>> flow.sample(3, seed=[0, 1]).shape
@@ -114,6 +115,15 @@ def real_nvp(
                 f"flows.real_nvp: {num_scales} scales need a height and width that are multiples "
                 f"of {divisor}, got {shape[0]} x {shape[1]}. Use fewer scales, or pad the images."
             )
+        pixels = shape[0] * shape[1] // divisor**2
+        if pixels < 2:
+            remedy = f"Use num_scales={num_scales - 1}, or pad the images."
+            if num_scales == 1:
+                remedy = f"Make vectors of them, event_shape [{shape[2]}], or pad the images."
+            raise ValueError(
+                f"flows.real_nvp: num_scales={num_scales} leaves one pixel of {shape[0]} x "
+                f"{shape[1]} at the last scale, whose checkerboard needs two. {remedy}"
+            )
         parts = couplings.scale(shape, num_scales, num_blocks, filters)
     return tfd.TransformedDistribution(
         make_base(base, shape, trainable=trainable_base, dtype=dtype),
@@ -129,7 +139,7 @@ class _Couplings:
         self._elementwise = elementwise
         self._actnorm = actnorm
         self._dtype = dtype
-        self._next_seed = SeedStream(seed)
+        self._next_seed = SeedStream(seed, "real_nvp")
         self._network = {
             "activation": activation,
             "context_size": context_size,
