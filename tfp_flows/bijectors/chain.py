@@ -28,6 +28,15 @@ class Chain(FlowBijector):
     `tfb.Blockwise` included, and evaluates value and log-det of the whole chain in one walk,
     which also makes it quicker to trace.
 
+    Two things differ in TFP's own containers, `tfb.Chain` and `tfb.Blockwise`, whatever they
+    hold. In eager mode, as long as a result is alive (`z = chain.inverse(y)`), they answer for
+    the same tensor object `y` from a cache that knows nothing of variables that were assigned
+    since, nor of a `tf.GradientTape` that was started since: `log_prob(y)` is then that of the
+    old weights, wholly or in part, and its gradients leave out what came before the tape. Pass
+    `tf.identity(y)`, call them in a `tf.function`, or use this class. And a `context=` that none
+    of their members takes is dropped without a word, where this class refuses it; to check and
+    route one through them, use `context_kwargs`.
+
     Shapes: those of the members; `context` is `[..., context_size]` and broadcasts over the
     batch. Log-dets are in nats.
 
