@@ -141,8 +141,6 @@ def bad_inputs():
 @pytest.mark.parametrize("name", bad_inputs())
 def test_bad_input(name, method):
     x, error, message = bad_inputs()[name]
-    if method == "initialize" and name.startswith("dataset"):
-        pytest.skip("takes a batch")
     model = compiled(gaussian())
     before = weights(model)
     with pytest.raises(error, match=message):

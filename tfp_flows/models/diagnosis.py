@@ -2,10 +2,25 @@
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_flows import bijectors
 from tfp_flows.bijectors import stock
 from tfp_flows.bijectors.chain import apply
+
+_KEPT = "The weights are those of the last good step."
+_DIVERGED = (
+    f"{_KEPT} Lower the learning rate, clip the gradients (`clipnorm`), or use bounded log-scales."
+)
+_OUTSIDE = (
+    f"{_KEPT} This part is not trained, so the data lie outside of what it maps: look at their "
+    "range and at the preprocessing."
+)
+SPOILT = (
+    "A gradient of an earlier step was not finite though the loss was, or the weights were so "
+    "before: load sound ones. Look for a function with an infinite slope in the networks (a norm "
+    "or a root at 0), or lower the learning rate."
+)
 
 
 def explain_nonfinite(distribution, x, context=None):
@@ -17,17 +32,18 @@ def explain_nonfinite(distribution, x, context=None):
       context: its context, or `None`.
 
     Returns:
-      A sentence for an error message.
+      Two sentences for an error message: what went wrong, without its full stop, and what to do.
     """
     x = tf.convert_to_tensor(x)
     bad = _bad_rows(x, x.shape[0])
     if bad:
-        return f"{bad} of {x.shape[0]} rows of the data itself hold NaN or infinite values"
+        found = f"{bad} of {x.shape[0]} rows of the data itself hold NaN or infinite values"
+        return found, f"{_KEPT} Drop or fill these rows."
     if context is not None and _bad_rows(context, x.shape[0]):
-        return "the context holds NaN or infinite values"
-    for variable in distribution.variables:
-        if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
-            return f"the variable '{variable.name}' holds values that are not finite"
+        return "the context holds NaN or infinite values", f"{_KEPT} Drop or fill these rows."
+    found = spoilt_variable(distribution)
+    if found:
+        return found, SPOILT
     value = tf.identity(x)
     while isinstance(distribution, stock.TransformedDistribution):
         ndims = distribution.event_shape.rank
@@ -36,14 +52,30 @@ def explain_nonfinite(distribution, x, context=None):
             return found
         distribution = distribution.distribution
     if not _bad_rows(distribution.log_prob(value), x.shape[0]):
-        return (
-            "every part of the distribution is finite on these data: look at the sample weights "
-            "and at added losses"
-        )
-    return (
+        found = "every part of the distribution is finite on these data"
+        return found, f"{_KEPT} Look at the sample weights and at added losses."
+    found = (
         f"the base distribution '{distribution.name}' gives a log-probability that is not finite; "
         f"the latent's largest absolute value is {float(tf.reduce_max(tf.abs(value))):.3g}"
     )
+    return found, _DIVERGED
+
+
+def spoilt_variable(distribution):
+    """Names the first variable that holds NaN or infinite values, or returns `None`."""
+    for variable in distribution.variables:
+        if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
+            owner = next(
+                part
+                for part in reversed([distribution, *distribution.submodules])
+                if isinstance(part, (tfp.bijectors.Bijector, tfp.distributions.Distribution))
+                and any(v is variable for v in part.variables)
+            )
+            return (
+                f"the variable '{variable.name}' of {type(owner).__name__} '{owner.name}' holds "
+                "values that are not finite"
+            )
+    return None
 
 
 def _probe(bijector, value, context, ndims, inverse):
@@ -72,7 +104,7 @@ def _probe(bijector, value, context, ndims, inverse):
         f"is not finite in {bad} of {rows} rows (the largest absolute value it was given is "
         f"{largest:.3g})"
     )
-    return result, ndims, found
+    return result, ndims, (found, _DIVERGED if bijector.variables else _OUTSIDE)
 
 
 def _bad_rows(value, rows):

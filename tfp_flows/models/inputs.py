@@ -16,9 +16,11 @@ def unpack(data, model):
     A context may come as Keras's `y`, as the second of a pair, or under the key "context".
     """
     x, context, weight = keras.utils.unpack_x_y_sample_weight(data)
+    if isinstance(x, (tuple, list)) and len(x) == 1:
+        x = x[0]
     if isinstance(x, (tuple, list)) and len(x) == 2:
         x, second = x
-        context = second if context is None else context
+        context = _only_one(context, second, model)
     if isinstance(x, dict):
         unknown = sorted(set(x) - {"x", "context", "sample_weight"})
         if unknown or "x" not in x:
@@ -26,14 +28,44 @@ def unpack(data, model):
                 f"FlowModel '{model.name}': expected the keys 'x', and perhaps 'context' and "
                 f"'sample_weight', got {sorted(x)}."
             )
-        context = x.get("context", context)
+        context = _only_one(context, x.get("context"), model)
         weight = x.get("sample_weight", weight)
         x = x["x"]
     if context is not None and model.context_size is None:
         model._check_context(context, "fit")
     if context is not None and tf.is_tensor(context):
         context = tf.cast(context, model.distribution.dtype)
+        if context.shape.rank is None or context.shape[-1] is None:
+            rank = 2 if context.shape.rank is None else context.shape.rank
+            context = tf.ensure_shape(context, [None] * (rank - 1) + [model.context_size])
     return x, context, weight
+
+
+def _only_one(context, other, model):
+    if context is not None and other is not None:
+        raise ValueError(
+            f"FlowModel '{model.name}': got two contexts, one with the data and one as `y`. Give "
+            "one of them."
+        )
+    return other if context is None else context
+
+
+def as_array(x, model):
+    """`x` with tables of pandas and tensors of torch as arrays, and nested lists of numbers too.
+
+    Python's floats, which have no dtype that anybody chose, take the model's.
+    """
+    if isinstance(x, list) and not any(hasattr(member, "__array__") for member in x):
+        x = np.asarray(x)
+        return x.astype(model.distribution.dtype.as_numpy_dtype) if x.dtype.kind == "f" else x
+    if isinstance(x, (tuple, list)):
+        members = tuple(as_array(member, model) for member in x)
+        return members[0] if len(members) == 1 else members
+    if isinstance(x, dict):
+        return {name: as_array(member, model) for name, member in x.items()}
+    if hasattr(x, "__array__") and not isinstance(x, (np.ndarray, tf.Tensor)):
+        return np.asarray(x)
+    return x
 
 
 def is_arrays(x):
@@ -43,7 +75,16 @@ def is_arrays(x):
 
 def with_weights(x, context, weight, model):
     """Returns x, y and sample weight such that Keras, which drops weights without y, keeps them."""
-    if weight is None or context is not None or not is_arrays(x):
+    if weight is None or not is_arrays(x):
+        return x, context, weight
+    rows = len(unpack(x, model)[0])
+    weight = weight if tf.is_tensor(weight) else np.asarray(weight)
+    if tuple(weight.shape) not in ((rows,), (rows, 1)):
+        raise ValueError(
+            f"FlowModel '{model.name}': expected a sample weight for each of the {rows} rows, of "
+            f"shape [{rows}], got shape {list(weight.shape)}."
+        )
+    if context is not None:
         return x, context, weight
     x, context, _ = unpack(x, model)
     data = {"x": x, "context": context, "sample_weight": weight}
@@ -59,6 +100,11 @@ def check_array(x, model, batched=True):
     if not hasattr(x, "dtype"):
         x = np.asarray(x)
     dtype = tf.as_dtype(x.dtype)
+    if dtype == tf.string:
+        raise TypeError(
+            f"{title}: expected {wanted.name} data, got an array of {x.dtype}, text or mixed "
+            f"columns. Encode them as numbers: x.astype('{wanted.name}')."
+        )
     if dtype.is_integer or dtype.is_bool:
         if model.dequantization is None and not is_density(model.distribution):
             raise TypeError(
@@ -73,9 +119,11 @@ def check_array(x, model, batched=True):
                 f"quantized, cast them: x.astype('{wanted.name}')."
             )
     elif dtype != wanted:
+        other = dtype in (tf.float32, tf.float64)
         raise TypeError(
             f"{title}: expected {wanted.name} data, got {dtype.name}. Cast them: "
-            f"x.astype('{wanted.name}'), or build the flow with dtype='{dtype.name}'."
+            f"x.astype('{wanted.name}')"
+            + (f", or build the flow with dtype='{dtype.name}'." if other else ".")
         )
     event = model.event_shape
     shape = tf.TensorShape(x.shape)
@@ -94,7 +142,11 @@ def check_array(x, model, batched=True):
         raise ValueError(
             f"{title}: expected data of shape [{wanted_shape}], got {shape.as_list()}."
         )
+    if batched and shape.rank and shape[0] == 0:
+        raise ValueError(f"{title}: no data: got {shape.as_list()}, which has no rows.")
     check_nan(x, f"{title}: the data hold")
+    if model.dequantization is not None:
+        check_levels(x, model, title)
 
 
 def is_density(distribution):
@@ -131,6 +183,74 @@ def warn_of_discrete(x, model, rows=1000):
     )
 
 
+def check_levels(x, model, title):
+    """Refuses integers that the dequantization does not know, where there are values to look at."""
+    if not isinstance(x, (np.ndarray, tf.Tensor)) or not tf.as_dtype(x.dtype).is_integer:
+        return
+    if not np.size(x) or (isinstance(x, tf.Tensor) and not hasattr(x, "numpy")):
+        return
+    levels = model.dequantization.num_levels
+    least, most = int(np.min(x)), int(np.max(x))
+    if least < 0 or most >= levels:
+        raise ValueError(_wrong_levels(title, levels, least, most))
+
+
+def checks_of_batch(x, model, nan):
+    """Checks of what is only known of a batch when a step runs.
+
+    The shape, where it is not static; the range of integers; NaN, if `nan`.
+
+    Returns:
+      Triples for `Steps._require`: a Boolean tensor, a function that returns the message, and
+      its arguments.
+    """
+    title, event = f"FlowModel '{model.name}'", model.event_shape
+    wanted = ", ".join(["batch", *map(str, event)])
+    if not x.shape.is_compatible_with([None, *event]):
+        raise ValueError(f"{title}: expected data of shape [{wanted}], got {x.shape.as_list()}.")
+    if x.shape.rank is None or not x.shape[1:].is_fully_defined():
+
+        def shape(sizes):
+            return f"{title}: expected data of shape [{wanted}], got {sizes.numpy().tolist()}."
+
+        sizes = tf.shape(x)
+        # False, too, if there are more or fewer of them.
+        same = tf.raw_ops.Equal(x=sizes[1:], y=list(event), incompatible_shape_error=False)
+        yield tf.reduce_all(same), shape, [sizes]
+    if model.dequantization is not None and x.dtype.is_integer:
+        levels = model.dequantization.num_levels
+        if x.dtype.min < 0 or x.dtype.max >= levels:
+            least, most = tf.reduce_min(x), tf.reduce_max(x)
+            fits = (least >= 0) & (tf.cast(most, tf.int64) < levels) | tf.equal(tf.size(x), 0)
+
+            def integers(least, most):
+                return _wrong_levels(title, levels, int(least), int(most))
+
+            yield fits, integers, [least, most]
+    if nan and x.dtype.is_floating:
+
+        def values(x):
+            rows = np.isnan(x.numpy()).reshape(len(x), -1).any(axis=1)
+            return _holds_nan(f"{title}: a batch of the data holds", rows)
+
+        yield ~tf.reduce_any(tf.math.is_nan(x)), values, [x]
+
+
+def _wrong_levels(title, levels, least, most):
+    return (
+        f"{title}: expected integers from 0 to {levels - 1}, the {levels} levels of the "
+        f"dequantization, got values from {least} to {most}. Give it the data's num_levels, or "
+        "shift them to start at 0."
+    )
+
+
+def _holds_nan(what, rows):
+    return (
+        f"{what} NaN in {int(rows.sum())} of {rows.size} rows, the first at row "
+        f"{int(rows.argmax())}. Drop or fill them."
+    )
+
+
 def check_nan(x, what):
     """Refuses NaN, where there are values to look at."""
     if isinstance(x, (list, tuple)):
@@ -144,20 +264,25 @@ def check_nan(x, what):
     if np.isnan(total) and np.isnan(x).any():
         x = np.atleast_1d(x)
         rows = np.isnan(x).reshape(len(x), -1).any(axis=1)
-        raise ValueError(
-            f"{what} NaN in {int(rows.sum())} of {rows.size} rows, the first at row "
-            f"{int(rows.argmax())}. Drop or fill them."
-        )
+        raise ValueError(_holds_nan(what, rows))
 
 
 def first_batch(x, y, batch_size, training=1.0, rows=512):
-    """A batch to initialise from: the first of a dataset, or random rows of an array.
+    """Rows to initialise from: the first of a dataset, 128 or more, or random ones of an array.
 
-    Only the first rows, the fraction `training`, are taken from: `validation_split` keeps the
-    last ones for validation.
+    Of an array only the first rows, the fraction `training`, are taken from: `validation_split`
+    keeps the last ones for validation.
     """
     if isinstance(x, tf.data.Dataset):
-        return next(iter(x))
+        # By `take`: what TensorFlow reads ahead of a bare iterator differs from run to run, and
+        # every epoch of `shuffle(seed=...)` that it begins moves on the seeds.
+        batches = list(x.take(1))
+        if not batches:
+            raise ValueError("FlowModel.fit: no data: the dataset is empty.")
+        found = len(tf.nest.flatten(batches[0])[0])
+        if 0 < found < 128:
+            batches = list(x.take(-(-128 // found)))
+        return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *batches)
     if not is_arrays(x):
         if isinstance(x, keras.utils.PyDataset):
             return x[0]

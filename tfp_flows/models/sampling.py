@@ -1,5 +1,6 @@
 """Drawing samples at a temperature."""
 
+import numpy as np
 import tensorflow as tf
 
 from tfp_flows.bijectors import stock
@@ -33,13 +34,18 @@ def draw(distribution, shape, seed, context=None, temperature=None):
     latent = distribution.sample(shape, seed=seed, **kwargs)
     if temperature is None:
         return latent
+    message = (
+        f"{type(distribution).__name__} '{distribution.name}' has no mean, which a temperature "
+        "other than 1 scales the latent's spread around. Sample at temperature 1."
+    )
     try:
         mean = distribution.mean(**kwargs)
     except NotImplementedError as error:
-        raise ValueError(
-            f"{type(distribution).__name__} '{distribution.name}' has no mean, which a temperature "
-            "other than 1 scales the latent's spread around. Sample at temperature 1."
-        ) from error
+        raise ValueError(message) from error
+    with tf.init_scope():  # A Cauchy says NaN. By value, so when the function is traced.
+        undefined = not kwargs and np.isnan(distribution.mean()).any()
+    if undefined:
+        raise ValueError(message)
     return mean + tf.cast(temperature, latent.dtype) * (latent - mean)
 
 
@@ -50,8 +56,11 @@ def stateless_seed(seed):
     """
     if seed is None:
         return tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32)
-    seed = tf.cast(tf.convert_to_tensor(seed), tf.int32)
-    seed = tf.stack([0, seed]) if seed.shape.rank == 0 else seed
+    seed = tf.convert_to_tensor(seed)
+    if seed.shape.rank == 0:
+        high = seed // 2**32 if seed.dtype == tf.int64 else tf.zeros_like(seed)
+        seed = tf.stack([high, seed])
+    seed = tf.cast(seed, tf.int32)  # Of int64 the low half.
     replica = tf.distribute.get_replica_context()
     if replica is None or replica.num_replicas_in_sync == 1:
         return seed

@@ -62,7 +62,7 @@ def start(model, x, y, batch_size, backup, kwargs):
     if isinstance(x, tf.data.Dataset):
         datasets.check_batch(datasets.batch_of(x), strategy.num_replicas_in_sync)
         if resumed and progress.peeked:
-            iter(x)
+            first_batch(x, y, batch_size)  # It moves on a seeded shuffle.
         if steps is not None:
             # One iterator, whose position is known. Keras would cut the epoch at the data's end.
             x = x.repeat()

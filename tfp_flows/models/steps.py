@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfp_flows.bijectors import BatchNorm
 from tfp_flows.models import replicas
 from tfp_flows.models.diagnosis import explain_nonfinite
-from tfp_flows.models.inputs import unpack
+from tfp_flows.models.inputs import checks_of_batch, unpack
 from tfp_flows.preprocessing import bits_per_dim
 
 
@@ -50,9 +50,12 @@ class Steps:
     def train_step(self, data):
         """One step of `fit`: the gradient of the mean negative log-likelihood."""
         x, context, weight = unpack(data, self)
+        x = self._checked(x, nan=False)  # NaN makes the loss NaN, which is checked.
         counts = replicas.of_each_replica(tf.shape(x)[0])
         rows = tf.cast(tf.reduce_sum(counts), self.distribution.dtype)
-        x = self._prepare(x, (1, self.optimizer.iterations), counts)
+        # The steps themselves: `iterations` counts the updates by accumulated gradients.
+        steps = getattr(self.optimizer, "inner_optimizer", self.optimizer)._iterations
+        x = self._prepare(x, (1, steps), counts)
         variables = self.trainable_variables
         used = list(range(len(variables)))  # Those that the loss depends on.
         # Of regularizers, the same in all, each replica that has rows adds its part.
@@ -88,6 +91,7 @@ class Steps:
     def test_step(self, data):
         """One step of `evaluate`."""
         x, context, weight = unpack(data, self)
+        x = self._checked(x)
         counts = replicas.of_each_replica(tf.shape(x)[0])
         x = self._prepare(x, (2, self._loss_nats.count), counts)
         compute = self._compiled(self._total)
@@ -100,7 +104,7 @@ class Steps:
     def predict_step(self, data):
         """One step of `predict`: log-probabilities in nats."""
         x, context, _ = unpack(data, self)
-        x = self._prepare(x, (0, 0))
+        x = self._prepare(self._checked(x), (0, 0))
         compute = self._compiled(self._log_prob)
         return self._unless_empty(x, lambda: compute(x, context), lambda: tf.zeros([0], x.dtype))
 
@@ -132,7 +136,19 @@ class Steps:
     def _total(self, x, context, weight, training=False):
         """Sum of the (weighted) negative log-likelihoods of a batch."""
         nll = -self._log_prob(x, context, training)
-        return tf.reduce_sum(nll if weight is None else nll * tf.cast(weight, nll.dtype))
+        if weight is None:
+            return tf.reduce_sum(nll)
+        weight = tf.cast(weight, nll.dtype)
+        if weight.shape.rank != 1:
+            column = weight.shape.rank == 2 and weight.shape[1] in (None, 1)
+            if not column and weight.shape.rank is not None:
+                raise ValueError(
+                    f"FlowModel '{self.name}': expected one sample weight for each row, of shape "
+                    f"[batch], got {weight.shape.as_list()}."
+                )
+            weight = tf.reshape(weight, tf.shape(nll))
+        # A row of weight 0 counts for nothing, even one whose density is zero.
+        return tf.reduce_sum(tf.math.multiply_no_nan(nll, weight))
 
     def _update_metrics(self, total, rows):
         # Every replica counts the global batch: the ratio of the sums is right, and so is the
@@ -235,27 +251,65 @@ class Steps:
         """
         local = replicas.replicas_here(self.distribute_strategy)
 
-        def report(losses, number, x, *context):
+        def explain(losses, number, x, *context):
             bad = np.flatnonzero(~np.isfinite(losses.numpy()))
             number = int(number)
             if number in bad:
-                found = explain_nonfinite(self.distribution, x, *context)
+                found, remedy = explain_nonfinite(self.distribution, x, *context)
             elif (bad // local == number // local).any():
-                return np.float32(1.0)  # Another replica of this process says it.
+                return None  # Another replica of this process says it.
             else:
-                found = f"worker {bad[0] // local} says why"
+                found, remedy = f"worker {bad[0] // local} says why", "See there."
             step = int(self.optimizer.iterations.numpy())
-            self._nonfinite = (
-                f"FlowModel '{self.name}': the loss is not finite at step {step}: {found}. The "
-                "weights are those of the last good step. Lower the learning rate, clip the "
-                "gradients (`clipnorm`), or use bounded log-scales."
+            return (
+                f"FlowModel '{self.name}': the loss is not finite at step {step}: {found}. {remedy}"
             )
-            raise FloatingPointError(self._nonfinite)
 
         arguments = [losses, replicas.replica_id(), x]
         arguments += [] if context is None else [context]
+        finite = tf.reduce_all(tf.math.is_finite(losses))
+        return self._require(finite, explain, arguments, FloatingPointError)
+
+    def _checked(self, x, nan=True):
+        """`x` of a step once it has passed the checks that need its values."""
+        x = tf.convert_to_tensor(x)
+        checks = [self._require(*check) for check in checks_of_batch(x, self, nan)]
+        with tf.control_dependencies(checks):
+            x = tf.identity(x) if checks else x
+        return tf.ensure_shape(x, [None, *self.event_shape])
+
+    def _require(self, good, explain, arguments, error=ValueError):
+        """Returns 1 if `good`; else raises inside the graph, and `_explained` outside of it.
+
+        Args:
+          good: Boolean tensor.
+          explain: function of the values of `arguments` that returns the message, or `None` if
+            this is not the replica to raise.
+          arguments: tensors.
+          error: class of the exception.
+        """
+
+        def report(*arguments):
+            message = explain(*arguments)
+            if message is None:
+                return np.float32(1.0)
+            self._fault = error(message)
+            raise self._fault
+
         return tf.cond(
-            tf.reduce_all(tf.math.is_finite(losses)),
+            good,
             lambda: tf.ones([]),
             lambda: tf.ensure_shape(tf.py_function(report, arguments, tf.float32), []),
         )
+
+    @contextlib.contextmanager
+    def _explained(self):
+        """Raises what went wrong inside a graph as Python's own exception, without the graph."""
+        self._fault = None
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if self._fault is not None:
+                raise self._fault from None
+            replicas.explain_lost_worker(self.distribute_strategy, error)
+            raise
