@@ -1,5 +1,7 @@
 """FlowModel: what it checks of values, and the forms in which data may come."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -290,3 +292,14 @@ def test_large_seeds_differ_and_a_mean_that_does_not_exist_is_refused():
 def test_means_of_metrics_are_kept_in_float64():
     model = FlowModel(flows.glow([4, 4, 1], num_levels=1, num_steps=1, hidden_filters=4, seed=0))
     assert [m.dtype for m in model.metrics] == ["float64", "float64"]
+
+
+def test_warns_of_pixels_divided_by_255():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, size=(40, 2)).astype("float32") / np.float32(255.0)
+    with pytest.warns(UserWarning, match="2 of the 2 entries of a row hold multiples of 1/255"):
+        compiled(real_nvp()).fit(pixels, verbose=0)
+    noisy = (pixels * 255.0 + rng.uniform(size=pixels.shape)).astype("float32") / 256.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        compiled(real_nvp()).fit(noisy.astype("float32"), verbose=0)

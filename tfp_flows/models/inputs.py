@@ -155,7 +155,9 @@ def is_density(distribution):
 
 
 def warn_of_discrete(x, model, rows=1000):
-    """Warns of floating data that are whole numbers: a flow's likelihood of them has no bound.
+    """Warns of floating data that are whole numbers, or pixels divided by 255.
+
+    A flow's likelihood of them has no bound.
 
     Looks at some rows of an array; constant entries, which tell nothing, are passed over.
     """
@@ -168,17 +170,20 @@ def warn_of_discrete(x, model, rows=1000):
     some = x[:: max(1, len(x) // rows)][:rows].reshape(min(len(x), rows), -1)
     if len(some) < 20:
         return
-    whole = (some == np.round(some)).all(axis=0) & (some != some[:1]).any(axis=0)
-    entries = np.flatnonzero(whole)
+    varies, kind = (some != some[:1]).any(axis=0), "whole numbers"
+    entries = np.flatnonzero((some == np.round(some)).all(axis=0) & varies)
+    if not len(entries) and some.min() >= 0.0 and some.max() <= 1.0:
+        levels, kind = 255.0 * some, "multiples of 1/255"
+        entries = np.flatnonzero((abs(levels - np.round(levels)) < 1e-3).all(axis=0) & varies)
     if not len(entries):
         return
     numbers = f"{entries[:5].tolist()}{' and more' if len(entries) > 5 else ''}"
     warnings.warn(
         f"FlowModel '{model.name}': {len(entries)} of the {some.shape[1]} entries of a row hold "
-        f"whole numbers alone (entry {numbers}). A flow can put any density on such values, and "
-        "then its likelihood means nothing. Give integers (x.astype('int32')) and build the model "
-        "with dequantization=preprocessing.UniformDequantization(), or add uniform noise of their "
-        "step to these entries.",
+        f"{kind} alone (entry {numbers}). A flow can put any density on such values, and "
+        "then its likelihood means nothing. Give the integers themselves and build the model with "
+        "dequantization=preprocessing.UniformDequantization() and a preprocessing.Logit or scale, "
+        "or add uniform noise of their step to these entries.",
         stacklevel=3,
     )
 
