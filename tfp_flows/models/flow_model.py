@@ -356,6 +356,7 @@ class FlowModel(Steps, Checks, Persistence, keras.Model):
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         """`keras.Model.train_on_batch`, for a model that is initialised."""
+        self._check_trainable()
         self._check_initialized("train_on_batch")
         with self._explained():
             return super().train_on_batch(x, y, *args, **kwargs)
