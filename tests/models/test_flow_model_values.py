@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 from fitting import C, X, compiled, gaussian, gaussian_nll, real_nvp, same, weights
 
 from tfp_flows import FlowModel, bijectors, flows, masks, preprocessing
+from tfp_flows.models.inputs import first_batch
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -218,6 +219,15 @@ def test_initialized_from_several_batches_of_a_dataset():
     wanted = FlowModel(real_nvp(actnorm=True))
     wanted.initialize(X)
     same(weights(other), weights(wanted), rtol=1e-6)
+
+    class Loader:
+        """As torch's: every loop over it starts anew, with lists of tensors."""
+
+        def __iter__(self):
+            return iter([[Table(X)]])
+
+    FlowModel(flow := real_nvp(actnorm=True)).initialize(first_batch(Loader(), None, None))
+    same([v.numpy() for v in flow.variables], [v.numpy() for v in wanted.distribution.variables])
     with pytest.raises(ValueError, match="the dataset is empty"):
         compiled(real_nvp(actnorm=True)).fit(tf.data.Dataset.from_tensor_slices(X[:0]).batch(2))
 
@@ -287,6 +297,13 @@ def test_large_seeds_differ_and_a_mean_that_does_not_exist_is_refused():
         return model.sample(3, seed=1, temperature=temperature)
 
     np.testing.assert_allclose(at(tf.constant(0.5)), model.sample(3, seed=1, temperature=0.5))
+
+
+def test_no_rows_have_no_scores():
+    glow = FlowModel(flows.glow([4, 4, 1], num_levels=1, num_steps=1, hidden_filters=4, seed=0))
+    glow.initialize(np.random.default_rng(0).normal(size=(8, 4, 4, 1)).astype("float32"))
+    assert glow.log_prob(np.zeros([0, 4, 4, 1], "float32")).shape == (0,)
+    assert FlowModel(real_nvp()).log_prob(np.zeros([3, 0, 2], "float32")).shape == (3, 0)
 
 
 def test_means_of_metrics_are_kept_in_float64():

@@ -291,6 +291,8 @@ def first_batch(x, y, batch_size, training=1.0, rows=512):
     if not is_arrays(x):
         if isinstance(x, keras.utils.PyDataset):
             return x[0]
+        if hasattr(x, "__iter__") and iter(x) is not x:  # A loader, that starts anew each time.
+            return next(iter(x))
         raise TypeError(
             f"FlowModel.fit: cannot take a first batch from a {type(x).__name__}. Call "
             "`initialize(batch)` before `fit`."
