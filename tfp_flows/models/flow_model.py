@@ -67,8 +67,9 @@ class FlowModel(Steps, Checks, Persistence, keras.Model):
         float64 data, and dequantize integers).
       ValueError: on a wrong event shape, NaN in the data, a context missing or unused, nothing
         to train, or an ActNorm that was never initialised.
-      FloatingPointError: by `fit`, when the loss is not finite. The step that would have spoilt
-        the weights is not taken, and the message names the first part at fault.
+      FloatingPointError: by `fit`, when the loss is not finite. That step is not taken, and the
+        message names the first part at fault. Gradients are not looked at: one that is not finite
+        while the loss is spoils the weights, which the next loss, or the end of `fit`, shows.
 
     >>> from tfp_flows import flows
     >>> model = FlowModel(flows.real_nvp([2], num_couplings=2, hidden_units=(8,), seed=0))
