@@ -150,6 +150,20 @@ def test_product_in_halves_is_the_masked_product(order, mode):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("rows", [1, 2000])
+def test_float16_gradients_of_many_rows_and_of_one_context_for_all(rows):
+    rng = np.random.default_rng(2)
+    x, context = tf.constant(rng.normal(size=(2000, 3))), tf.constant(rng.normal(size=(rows, 2)))
+    gradients = []
+    for dtype in ("float32", "mixed_float16"):
+        layer = MADE(3, hidden_units=(8,), context_size=2, zero_output=False, seed=1, dtype=dtype)
+        with tf.GradientTape() as tape:
+            loss = 0.11 * tf.reduce_sum(tf.cast(layer(x, context=context), tf.float32))
+        gradients.append(tape.gradient(loss, layer.trainable_weights))
+    for v, g, low in zip(layer.trainable_weights, *gradients, strict=True):
+        assert tf.norm(tf.cast(low, tf.float32) - g) < 0.02 * tf.norm(g), v.name
+
+
 def test_product_in_halves_in_bfloat16_and_with_infinite_masked_weights():
     layer = wide(dtype="mixed_bfloat16")
     x = tf.constant(np.random.default_rng(2).normal(size=(7, 5)), tf.float32)

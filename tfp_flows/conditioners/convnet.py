@@ -1,9 +1,11 @@
 """Glow's convolutional conditioner."""
 
+import operator
+
 import keras
 import tensorflow as tf
 
-from tfp_flows.conditioners.base import Conditioner, add_bias
+from tfp_flows.conditioners.base import Conditioner, add_bias, broadcast
 
 
 def convolve(x, kernel, bias):
@@ -110,7 +112,8 @@ class ConvNet(Conditioner):
     def _compute(self, x, context):
         h = convolve(x, self._kernel_1, self._bias_1)
         if context is not None:
-            h += tf.matmul(context, self._context_kernel)[:, tf.newaxis, tf.newaxis, :]
+            share = tf.matmul(context, self._context_kernel)
+            h = add_bias(h, share[:, tf.newaxis, tf.newaxis, :])
         h = self.activation(h)
         # A 1x1 convolution as the matrix product that it is: its filter gradient takes half the
         # time of oneDNN's. The activation follows at once, so that TensorFlow fuses it.
@@ -121,7 +124,8 @@ class ConvNet(Conditioner):
         out = convolve(tf.reshape(flat, tf.shape(h)), self._kernel_3, self._bias_3)
         if not self.output_scale:
             return out
-        return out * tf.exp(3.0 * tf.convert_to_tensor(self._log_scale))
+        scale = tf.exp(3.0 * tf.convert_to_tensor(self._log_scale))
+        return broadcast(operator.mul, out, scale)
 
     def compute_output_shape(self, input_shape):
         """`[batch, H, W, output_filters]`."""

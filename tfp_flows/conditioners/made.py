@@ -322,7 +322,7 @@ class MADE(Conditioner):
             return biases
         shares = tf.matmul(context, tf.cast(self._context_kernel, dtype))
         shares = tf.split(shares, [b.shape[0] for b in biases], axis=-1)
-        return [b + share for b, share in zip(biases, shares, strict=True)]
+        return [add_bias(share, b) for b, share in zip(biases, shares, strict=True)]
 
     # --- What the sequential direction of an autoregressive bijector reads. ---
 

@@ -135,7 +135,7 @@ class MLP(Conditioner):
         (kernel, bias), *layers = self._weights_of_layers
         h = add_bias(tf.matmul(x, kernel), bias)
         if context is not None:
-            h += tf.matmul(context, self._context_kernel)
+            h = add_bias(h, tf.matmul(context, self._context_kernel))
         skip = h
         for i, (kernel, bias) in enumerate(layers, start=1):
             h = add_bias(tf.matmul(self.activation(h), kernel), bias)

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfp_flows.conditioners.base import Conditioner
+from tfp_flows.conditioners.base import Conditioner, add_bias
 from tfp_flows.conditioners.convnet import convolve
 
 
@@ -118,7 +118,8 @@ class ResNet(Conditioner):
     def _compute(self, x, context):
         h = convolve(x, self._kernel_in, self._bias_in)
         if context is not None:
-            h += tf.matmul(context, self._context_kernel)[:, tf.newaxis, tf.newaxis, :]
+            share = tf.matmul(context, self._context_kernel)
+            h = add_bias(h, share[:, tf.newaxis, tf.newaxis, :])
         for kernel_1, bias_1, kernel_2, bias_2 in self._blocks:
             inner = convolve(self.activation(h), kernel_1, bias_1)
             h += convolve(self.activation(inner), kernel_2, bias_2)
