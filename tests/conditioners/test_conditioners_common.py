@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfp_flows import conditioners
+from tfp_flows.conditioners.convnet import Convolution
 
 # name: (builder, shape of one input event, shape of one output event, number of weights)
 CASES = {
@@ -34,6 +35,12 @@ CASES = {
         (5, 3, 2),
         (5, 3, 4),
         12,
+    ),
+    "convolution": (
+        lambda activation=None, **k: Convolution(4, **k),  # which has none
+        (5, 3, 2),
+        (5, 3, 4),
+        2,
     ),
 }
 SOME = ["mlp", "convnet", "resnet"]

@@ -203,6 +203,24 @@ def test_glow_levels():
         assert sum(p.conditioner is not None for p in found.values()) == number
 
 
+def test_gradients_of_glow_with_networks_in_bfloat16():
+    images = tf.constant(np.random.default_rng(0).normal(size=(512, 8, 8, 1)), tf.float32)
+    gradients = []
+    for policy in ("float32", "mixed_bfloat16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            flow = perturb(
+                flows.glow([8, 8, 1], num_levels=2, num_steps=1, hidden_filters=8, seed=0), 0.05
+            )
+        finally:
+            keras.config.set_dtype_policy("float32")
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(flow.log_prob(images))
+        gradients.append(tape.gradient(loss, flow.trainable_variables))
+    for v, g, low in zip(flow.trainable_variables, *gradients, strict=True):
+        assert tf.norm(low - g) < 0.1 * tf.norm(g), v.name
+
+
 def test_nice_is_volume_preserving_but_for_its_rescaling():
     flow = perturb(build("nice", dtype=tf.float64))
     rescale = next(p for p in flow.bijector.bijectors if isinstance(p, bijectors.Rescale))

@@ -1,11 +1,11 @@
 """Glow."""
 
-import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners, masks
 from tfp_flows import elementwise as elementwise_maps
+from tfp_flows.conditioners.convnet import Convolution
 from tfp_flows.flows._parts import SeedStream, event_of, layer_policy, make_base, positive
 
 tfb = tfp.bijectors
@@ -118,9 +118,7 @@ def glow(
             kept = (*squeezed[:-1], squeezed[-1] // 2)
             prior = None
             if learned_prior:
-                prior = keras.layers.Conv2D(
-                    2 * kept[-1], 3, padding="same", kernel_initializer="zeros", dtype=policy
-                )
+                prior = Convolution(2 * kept[-1], dtype=policy)
             below = bijectors.Chain(level(kept, number + 1), name=f"level_{number + 1}")
             parts.append(
                 bijectors.FactorOut(below, squeezed, conditioner=prior, name=f"factor_out_{number}")
