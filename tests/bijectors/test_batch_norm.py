@@ -54,6 +54,27 @@ def test_images_share_moments_over_positions():
     np.testing.assert_allclose(bijector.variance, images.reshape(-1, 3).var(0))
 
 
+@pytest.mark.parametrize("initialized", [True, False])
+def test_moments_in_float32_of_a_mean_large_against_the_spread(initialized):
+    x = np.random.default_rng(1).normal(size=(100_000, 2)) + [1e4, -1e5]
+    x = x.astype(np.float32)
+    bijector = BatchNorm(2, mean=x[:100].mean(0) if initialized else None, momentum=0.0)
+    with training_mode():
+        z, log_det = bijector.inverse_and_log_det(tf.constant(x))
+    x = x.astype(np.float64)
+    np.testing.assert_allclose(log_det, -np.log(x.std(0)).sum(), atol=2e-3)
+    np.testing.assert_allclose(z, (x - x.mean(0)) / x.std(0), atol=0.01)
+    np.testing.assert_allclose(bijector.variance, x.var(0), rtol=2e-3)
+
+
+def test_a_constant_feature_has_no_negative_variance():
+    bijector = BatchNorm(2, momentum=0.0)
+    with training_mode():
+        z, log_det = bijector.inverse_and_log_det(tf.fill([10_001, 2], 1e6 / 3.0))
+    assert np.isfinite(z).all() and np.isfinite(log_det)
+    assert (bijector.variance.numpy() >= 0.0).all()
+
+
 def test_gradient_goes_through_the_moments():
     """A shift or a scale of the whole batch changes nothing in training mode."""
     x = tf.constant(X)

@@ -1,5 +1,6 @@
 """Batch normalization as a bijector."""
 
+import numpy as np
 import tensorflow as tf
 
 from tfp_flows.bijectors import initialization
@@ -187,12 +188,21 @@ class BatchNorm(FlowBijector):
             )
         axes = list(range(y.shape.rank - 1))
         rows = tf.cast(tf.reduce_prod(tf.shape(y)[:-1]), y.dtype)
-        total, rows = _over_replicas([tf.reduce_sum(y, axes), rows])
-        mean = total / rows
-        # Around the global mean, in a second reduction: the difference of two large sums would
-        # lose digits.
-        (spread,) = _over_replicas([tf.reduce_sum(tf.math.squared_difference(y, mean), axes)])
-        return mean, spread / rows
+        # Float32 sums of raw values would lose a spread that is small against the mean, so both
+        # sums are of distances: to the running mean, then to the mean that this gives, of which
+        # the second one corrects what is left. Both pivots are the same on all replicas.
+        pivot = tf.convert_to_tensor(self._mean)
+        total, rows = _over_replicas([tf.reduce_sum(y - pivot, axes), rows])
+        pivot = tf.stop_gradient(pivot + total / rows)  # no moment depends on it
+        distance = y - pivot
+        total, squares = _over_replicas(
+            [tf.reduce_sum(distance, axes), tf.reduce_sum(tf.square(distance), axes)]
+        )
+        rest = total / rows
+        variance = squares / rows - tf.square(rest)
+        # What rounding leaves of the difference may be negative.
+        least = tf.stop_gradient(tf.square(rest)) * np.finfo(y.dtype.as_numpy_dtype).eps
+        return pivot + rest, tf.where(variance < least, least, variance)
 
     def _move(self, running, batch):
         batch = tf.stop_gradient(batch)
