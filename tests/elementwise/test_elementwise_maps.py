@@ -278,7 +278,12 @@ def test_affine_stays_bounded():
         (lambda: elementwise.get(3), TypeError, "'shift'.*got 3"),
         (lambda: elementwise.get(Affine), TypeError, r"got <class.*Call the class\."),
         (lambda: elementwise.get(Affine(), cap=1.0), ValueError, r"finished map.*got \['cap'\]"),
-        (lambda: elementwise.get("affine", num_bins=8), TypeError, "num_bins"),
+        (
+            lambda: elementwise.get("affine", num_bins=8),
+            TypeError,
+            r"'affine' \(Affine\) takes log_scale, cap, shift_first, got num_bins. "
+            r"'rational_quadratic_spline' takes num_bins",
+        ),
         (lambda: elementwise.get("shift", cap=1.0), TypeError, "Shift"),
     ],
 )

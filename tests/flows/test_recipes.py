@@ -367,7 +367,8 @@ def test_context_reaches_every_coupling():
         (lambda: flows.nice([0]), r"event_shape must be .*got \[0\]"),
         (lambda: flows.nice([4], num_couplings=0), "num_couplings must be at least 1, got 0"),
         (lambda: flows.nice([4], hidden_units=()), r"hidden_units must be at least 1, got \(\)"),
-        (lambda: flows.nice([1]), "size must be at least 2, got 1"),
+        (lambda: flows.nice([1]), "flows.nice: .* size must be at least 2, got 1. Use flows.maf"),
+        (lambda: flows.real_nvp([1]), r"flows.real_nvp: event_shape \[1\] .* Use flows.maf"),
         (lambda: flows.real_nvp([4], mask="middle"), "mask must be 'alternating' or 'halves', got"),
         (lambda: flows.real_nvp([4], elementwise="cubic"), "expected one of 'shift', 'affine'"),
         (
@@ -388,7 +389,7 @@ def test_context_reaches_every_coupling():
             lambda: flows.real_nvp(
                 [1], base=tfd.Sample(tfd.Normal(0.0, 1.0), [1]), trainable_base=True
             ),
-            "size must be at least 2|trainable_base=True is for a named base",
+            "Use flows.maf|trainable_base=True is for a named base",
         ),
         (
             lambda: flows.real_nvp(
@@ -419,8 +420,51 @@ def test_bad_arguments(make, message):
         make()
 
 
+VECTORS_ONLY = {"num_couplings": 8, "hidden_units": (256, 256), "mask": "halves"}
+IMAGES_ONLY = {"num_scales": 2, "num_blocks": 2, "filters": 32}
+
+
+@pytest.mark.parametrize("name", [*VECTORS_ONLY, *IMAGES_ONLY])
+def test_arguments_of_the_other_rank(name):
+    """They would be ignored, and who asks for 12 couplings would get the default network."""
+    shape, wrong, rank, own = [2], IMAGES_ONLY, r"\[H, W, C\]", VECTORS_ONLY
+    if name in VECTORS_ONLY:
+        shape, wrong, rank, own = [8, 8, 1], VECTORS_ONLY, r"\[D\]", IMAGES_ONLY
+    message = f"flows.real_nvp: {name} is for event_shape {rank}, got .* take {', '.join(own)}"
+    with pytest.raises(ValueError, match=message):
+        flows.real_nvp(shape, **{name: wrong[name]})
+
+
+@pytest.mark.parametrize(("shape", "own"), [([4], VECTORS_ONLY), ([4, 4, 1], IMAGES_ONLY)])
+def test_documented_defaults(shape, own):
+    plain, given = flows.real_nvp(shape, seed=0), flows.real_nvp(shape, seed=0, **own)
+    for a, b in zip(plain.variables, given.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+    first = next(p for p in plain.bijector.bijectors if isinstance(p, bijectors.Coupling))
+    other = next(p for p in given.bijector.bijectors if isinstance(p, bijectors.Coupling))
+    np.testing.assert_array_equal(first.mask, other.mask)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "wrong", "own"),
+    [
+        (flows.real_nvp, "num_layers", "num_couplings"),
+        (flows.maf, "num_couplings", "num_layers"),
+        (flows.iaf, "num_couplings", "num_layers"),
+    ],
+)
+def test_unknown_arguments_name_the_recipe(recipe, wrong, own):
+    start = f"flows.{recipe.__name__}: unexpected argument {wrong}. It takes .*{own}"
+    with pytest.raises(TypeError, match=f"{start}.* 'affine' .*takes log_scale, cap, shift_first"):
+        recipe([2], **{wrong: 3})
+    with pytest.raises(ValueError, match=f"{start}.* finished map and takes no arguments"):
+        recipe([2], elementwise=elementwise.Shift(), **{wrong: 3})
+    with pytest.raises(TypeError, match="cap must be a number"):
+        recipe([2], cap="3")
+
+
 def test_spline_arguments_go_to_the_spline_alone():
-    with pytest.raises(TypeError, match="num_bins"):
+    with pytest.raises(TypeError, match="'rational_quadratic_spline' takes num_bins"):
         flows.real_nvp([4], elementwise="affine", num_bins=8)
     with pytest.raises(ValueError, match="finished map and takes no arguments"):
         flows.real_nvp([4], elementwise=elementwise.Shift(), num_bins=8)

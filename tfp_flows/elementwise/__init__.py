@@ -1,5 +1,7 @@
 """Scalar maps with given parameters: what a coupling or an autoregressive bijector applies."""
 
+import inspect
+
 from tfp_flows.elementwise.affine import Affine
 from tfp_flows.elementwise.base import ElementwiseMap
 from tfp_flows.elementwise.shift import Shift
@@ -48,4 +50,28 @@ def get(identifier, **kwargs):
         raise ValueError(
             f"elementwise.get: expected one of {known} or an ElementwiseMap, got {identifier!r}."
         )
+    unknown = unknown_arguments(identifier, kwargs)
+    if unknown:
+        own = ", ".join(_arguments_of(identifier)) or "no arguments"
+        others = "".join(
+            f" {n!r} takes {', '.join(unknown)}."
+            for n in _MAPS
+            if not unknown_arguments(n, unknown)
+        )
+        raise TypeError(
+            f"elementwise.get: {identifier!r} ({_MAPS[identifier].__name__}) takes {own}, got "
+            f"{', '.join(unknown)}.{others}"
+        )
     return _MAPS[identifier](**kwargs)
+
+
+def unknown_arguments(identifier, arguments):
+    """Those of the names that the map's constructor does not know; `[]` if there is no such map."""
+    if isinstance(identifier, str):
+        known = _arguments_of(identifier) if identifier in _MAPS else arguments
+        return sorted(set(arguments) - set(known))
+    return sorted(arguments) if isinstance(identifier, ElementwiseMap) else []
+
+
+def _arguments_of(name):
+    return list(inspect.signature(_MAPS[name]).parameters)

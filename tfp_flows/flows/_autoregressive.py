@@ -4,8 +4,14 @@ import numpy as np
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners
-from tfp_flows import elementwise as elementwise_maps
-from tfp_flows.flows._parts import SeedStream, event_of, layer_policy, make_base, positive
+from tfp_flows.flows._parts import (
+    SeedStream,
+    elementwise_of,
+    event_of,
+    layer_policy,
+    make_base,
+    positive,
+)
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -35,7 +41,9 @@ def autoregressive_flow(
     name,
     elementwise_kwargs,
 ):
-    """Builds `num_layers` of `bijector`, each around a `MADE` of its own."""
+    """Builds `num_layers` of `bijector`, each around a `MADE` of its own, for `recipe`."""
+    elementwise = elementwise_of(recipe, elementwise, elementwise_kwargs)
+    recipe = recipe.__name__
     shape = event_of(event_shape, (1, 3), recipe)
     positive(recipe, num_layers=num_layers)
     if order not in _ORDERS:
@@ -45,7 +53,6 @@ def autoregressive_flow(
             f"flows.{recipe}: normalization must be one of {_NORMALIZATIONS}, got "
             f"{normalization!r}."
         )
-    elementwise = elementwise_maps.get(elementwise, **elementwise_kwargs)
     size = int(np.prod(shape))
     next_seed = SeedStream(seed, recipe)
     parts = []

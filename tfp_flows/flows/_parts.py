@@ -1,9 +1,13 @@
 """What the recipes share: seeds, base distributions, checks."""
 
+import inspect
+
 import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+
+from tfp_flows import elementwise as elementwise_maps
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -44,6 +48,56 @@ def positive(recipe, **values):
         entries = value if isinstance(value, (tuple, list)) else [value]
         if not entries or any(isinstance(n, bool) or int(n) != n or n < 1 for n in entries):
             raise ValueError(f"flows.{recipe}: {name} must be at least 1, got {value!r}.")
+
+
+def for_rank(recipe, shape, *, vectors, images):
+    """The arguments of a recipe for events of this rank, with their defaults filled in.
+
+    Args:
+      recipe: name of the recipe.
+      shape: event shape, `(D,)` or `(H, W, C)`.
+      vectors, images: name -> (what was given, or `None`; default), for either rank.
+
+    Returns:
+      Name -> value, of the arguments that are for this rank.
+
+    Raises:
+      ValueError: if one was given that is for the other rank: it would be ignored.
+    """
+    kinds = {1: ("[D]", vectors), 3: ("[H, W, C]", images)}
+    own, other = kinds.pop(len(shape))[1], next(iter(kinds.values()))
+    for name, (value, _) in other[1].items():
+        if value is not None:
+            raise ValueError(
+                f"flows.{recipe}: {name} is for event_shape {other[0]}, got event_shape "
+                f"{list(shape)} and {name}={value!r}. Events of that rank take {', '.join(own)}."
+            )
+    return {name: default if value is None else value for name, (value, default) in own.items()}
+
+
+def elementwise_of(recipe, elementwise, kwargs):
+    """The elementwise map of a recipe, whose arguments came with the recipe's own.
+
+    Args:
+      recipe: the recipe, a function.
+      elementwise: name of a map, or an `ElementwiseMap`.
+      kwargs: keyword arguments that the recipe doesn't know.
+
+    Raises:
+      TypeError, ValueError: as `elementwise.get`, but naming the recipe and what it takes.
+    """
+    unknown = elementwise_maps.unknown_arguments(elementwise, kwargs)
+    try:
+        return elementwise_maps.get(elementwise, **kwargs)
+    except (TypeError, ValueError) as error:
+        if not unknown:
+            raise
+        parameters = inspect.signature(recipe).parameters.values()
+        own = ", ".join(p.name for p in parameters if p.kind != p.VAR_KEYWORD)
+        raise type(error)(
+            f"flows.{recipe.__name__}: unexpected argument {', '.join(unknown)}. It takes {own}, "
+            f"and those of its elementwise map. {error}"
+        ) from None
 
 
 def layer_policy(dtype):

@@ -58,7 +58,7 @@ def iaf(
       2016, arXiv:1606.04934.
     """
     return autoregressive_flow(
-        "iaf",
+        iaf,
         bijectors.InverseAutoregressive,
         event_shape,
         num_layers=num_layers,

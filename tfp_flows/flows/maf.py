@@ -59,7 +59,7 @@ def maf(
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
 
     Raises:
-      TypeError: if the seed is no integer.
+      TypeError: if the seed is no integer, or an argument is neither of `maf` nor of its map.
       ValueError: for an event shape of another rank, an unknown order, map or normalization,
         a count below 1, a negative seed.
 
@@ -73,7 +73,7 @@ def maf(
       arXiv:1906.04032.
     """
     return autoregressive_flow(
-        "maf",
+        maf,
         bijectors.MaskedAutoregressive,
         event_shape,
         num_layers=num_layers,

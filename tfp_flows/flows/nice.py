@@ -58,6 +58,11 @@ def nice(
     shape = event_of(event_shape, (1, 3), "nice")
     positive("nice", num_couplings=num_couplings, hidden_units=hidden_units)
     size = int(np.prod(shape))
+    if size < 2:
+        raise ValueError(
+            "flows.nice: an event of one entry has nothing to split in two, of which one part "
+            "shifts the other; its size must be at least 2, got 1. Use flows.maf."
+        )
     next_seed = SeedStream(seed, "nice")
     parts = [bijectors.Rescale([size], dtype=dtype)]
     for n in range(num_couplings):

@@ -4,8 +4,15 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners, masks
-from tfp_flows import elementwise as elementwise_maps
-from tfp_flows.flows._parts import SeedStream, event_of, layer_policy, make_base, positive
+from tfp_flows.flows._parts import (
+    SeedStream,
+    elementwise_of,
+    event_of,
+    for_rank,
+    layer_policy,
+    make_base,
+    positive,
+)
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -14,13 +21,13 @@ tfd = tfp.distributions
 def real_nvp(
     event_shape,
     *,
-    num_couplings=8,
-    hidden_units=(256, 256),
+    num_couplings=None,
+    hidden_units=None,
     activation="relu",
-    mask="halves",
-    num_scales=2,
-    num_blocks=2,
-    filters=32,
+    mask=None,
+    num_scales=None,
+    num_blocks=None,
+    filters=None,
     elementwise="affine",
     actnorm=None,
     base="normal",
@@ -41,14 +48,15 @@ def real_nvp(
     Args:
       event_shape: `[D]` with `D >= 2`, or `[H, W, C]` with `H` and `W` multiples of
         `2 ** (num_scales - 1)`, and not both of them equal to it.
-      num_couplings: vectors: `int >= 1`.
-      hidden_units: vectors: widths of each coupling's hidden layers.
+      num_couplings: vectors only: `int >= 1`, default 8. One leaves half of the entries as
+        they are; fewer than 3 leave some entries independent of others.
+      hidden_units: vectors only: widths of each coupling's hidden layers, default `(256, 256)`.
       activation: Keras activation of the hidden layers.
-      mask: vectors: `"halves"` (default, the faster: it needs no gather) or `"alternating"`,
-        for entries whose neighbours are alike.
-      num_scales: images: `int >= 1`.
-      num_blocks: images: residual blocks of each coupling's network.
-      filters: images: its width.
+      mask: vectors only: `"halves"` (default, the faster: it needs no gather) or
+        `"alternating"`, for entries whose neighbours are alike.
+      num_scales: images only: `int >= 1`, default 2.
+      num_blocks: images only: residual blocks of each coupling's network, default 2.
+      filters: images only: its width, default 32.
       elementwise: `"affine"` (by name it is the paper's, with `shift_first=True`), `"shift"`,
         `"rational_quadratic_spline"` or an `elementwise.ElementwiseMap`.
       actnorm: whether an `ActNorm` follows each coupling. Default: for images. It stands in for
@@ -65,9 +73,10 @@ def real_nvp(
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
 
     Raises:
-      TypeError: if the seed is no integer.
-      ValueError: for an event shape of another rank or of odd size, an unknown mask or map, a
-        count below 1, a negative seed.
+      TypeError: if the seed is no integer, or an argument is neither of `real_nvp` nor of its
+        map.
+      ValueError: for an event shape of another rank or of odd size, an argument for events of
+        the other rank, an unknown mask or map, a count below 1, a negative seed.
 
     >>> flow = real_nvp([4], num_couplings=2, hidden_units=(8,), seed=0)
     >>> flow.sample(3, seed=[0, 1]).shape
@@ -79,18 +88,26 @@ def real_nvp(
       arXiv:1906.04032.
     """
     shape = event_of(event_shape, (1, 3), "real_nvp")
-    positive(
+    sizes = for_rank(
         "real_nvp",
-        num_couplings=num_couplings,
-        hidden_units=hidden_units,
-        num_scales=num_scales,
-        num_blocks=num_blocks,
-        filters=filters,
+        shape,
+        vectors={
+            "num_couplings": (num_couplings, 8),
+            "hidden_units": (hidden_units, (256, 256)),
+            "mask": (mask, "halves"),
+        },
+        images={
+            "num_scales": (num_scales, 2),
+            "num_blocks": (num_blocks, 2),
+            "filters": (filters, 32),
+        },
     )
+    mask = sizes.pop("mask", None)
+    positive("real_nvp", **sizes)
     if elementwise == "affine":
         # As the paper has it: from data to latent it scales, then shifts.
         elementwise_kwargs = {"shift_first": True, **elementwise_kwargs}
-    elementwise = elementwise_maps.get(elementwise, **elementwise_kwargs)
+    elementwise = elementwise_of(real_nvp, elementwise, elementwise_kwargs)
     couplings = _Couplings(
         elementwise,
         activation=activation,
@@ -100,15 +117,22 @@ def real_nvp(
         dtype=dtype,
     )
     if len(shape) == 1:
+        if shape[0] < 2:
+            raise ValueError(
+                "flows.real_nvp: event_shape [1] has nothing to split in two halves, whose one "
+                "transforms the other. Use flows.maf, which takes events of one entry."
+            )
         if mask not in ("alternating", "halves"):
             raise ValueError(
                 f"flows.real_nvp: mask must be 'alternating' or 'halves', got {mask!r}."
             )
         make_mask = getattr(masks, mask)
         parts = []
-        for n in range(num_couplings):
-            parts += couplings.vector(make_mask(shape[0], flip=bool(n % 2)), hidden_units)
+        for n in range(sizes["num_couplings"]):
+            half = make_mask(shape[0], flip=bool(n % 2))
+            parts += couplings.vector(half, sizes["hidden_units"])
     else:
+        num_scales = sizes["num_scales"]
         divisor = 2 ** (num_scales - 1)
         if shape[0] % divisor or shape[1] % divisor:
             raise ValueError(
@@ -124,7 +148,7 @@ def real_nvp(
                 f"flows.real_nvp: num_scales={num_scales} leaves one pixel of {shape[0]} x "
                 f"{shape[1]} at the last scale, whose checkerboard needs two. {remedy}"
             )
-        parts = couplings.scale(shape, num_scales, num_blocks, filters)
+        parts = couplings.scale(shape, **sizes)
     return tfd.TransformedDistribution(
         make_base(base, shape, trainable=trainable_base, dtype=dtype),
         bijectors.Chain(parts),
