@@ -25,7 +25,13 @@ from tfp_flows import FlowModel, flows
 def exports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("conversion")
     maf = moved(FlowModel(flows.maf([4], num_layers=1, hidden_units=(8,), seed=0)))
-    models = {"vector": vector_model(context_size=3), "image": image_model(), "maf": maf}
+    nice = moved(FlowModel(flows.nice([4], num_couplings=1, hidden_units=(8,), seed=0)))
+    models = {
+        "vector": vector_model(context_size=3),
+        "image": image_model(),
+        "maf": maf,
+        "nice": nice,
+    }
     for name, model in models.items():
         model.export(folder / name)
     return folder
@@ -84,9 +90,21 @@ def test_why_tflite_does_not_take_the_others(exports, name, signature, reason):
         converter.convert()
 
 
-@pytest.mark.parametrize(("name", "signature"), [("image", "inverse"), ("maf", "forward")])
+@pytest.mark.parametrize(
+    ("name", "signature"),
+    [
+        ("vector", "log_prob"),
+        ("image", "inverse"),
+        ("image", "log_prob_dequantized"),
+        ("nice", "log_prob"),
+        ("maf", "forward"),
+    ],
+)
 def test_onnx_runs_both_directions(exports, tmp_path, name, signature):
-    """The sequential one, too. tf2onnx 1.17 lacks the BroadcastArgs of tfd.Sample's log_prob."""
+    """The sequential one, and densities, too, whose base may not be tfd.Sample.
+
+    tf2onnx 1.17 lacks the BroadcastArgs of its log_prob.
+    """
     pytest.importorskip("tf2onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     path, file = str(exports / name), str(tmp_path / "model.onnx")

@@ -302,6 +302,22 @@ def test_trainable_base():
         assert None not in tape.gradient(loss, flow.trainable_variables)
 
 
+@pytest.mark.parametrize("family", [tfd.Normal, tfd.Logistic])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_named_base_is_one_sample_of_a_scalar(family, dtype):
+    zero, one = tf.zeros([], dtype), tf.ones([], dtype)
+    wanted = tfd.Sample(family(zero, one), [4, 4, 1])
+    base, kwargs = family.__name__.lower(), {"num_levels": 1, "dtype": dtype, **GLOW}
+    found = flows.glow([4, 4, 1], base=base, **kwargs).distribution
+    x = wanted.sample([2, 3], seed=[0, 1])
+    np.testing.assert_array_equal(found.sample([2, 3], seed=[0, 1]), x)
+    np.testing.assert_array_equal(found.log_prob(x), wanted.log_prob(x))
+    assert found.name == "base" and not found.variables
+    # What tfd.Sample's density has, and converters do not know.
+    graph = tf.function(found.log_prob).get_concrete_function(x).graph
+    assert "BroadcastArgs" not in {op.type for op in graph.get_operations()}
+
+
 def test_base_of_ones_own():
     base = tfd.Independent(tfd.StudentT([5.0, 3.0], [0.0, 1.0], 1.0), 1)
     flow = flows.real_nvp([2], base=base, num_couplings=2, **VECTOR)

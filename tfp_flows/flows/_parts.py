@@ -135,9 +135,10 @@ def make_base(base, event_shape, *, trainable, dtype):
     if base not in _BASES:
         raise ValueError(f"base must be one of {_BASES} or a tfd.Distribution, got {base!r}.")
     family = {"normal": tfd.Normal, "logistic": tfd.Logistic}[base]
-    zero, one = tf.zeros([], dtype), tf.ones([], dtype)
     if not trainable:
-        return tfd.Sample(family(zero, one), event_shape, name="base")
+        # Not tfd.Sample: it has the same samples, but of its density ONNX lacks an operation.
+        fixed = family(tf.zeros(event_shape, dtype), tf.ones([], dtype))
+        return tfd.Independent(fixed, len(event_shape), name="base")
     loc = tf.Variable(tf.zeros(event_shape, dtype), name="base/loc")
     log_scale = tf.Variable(tf.zeros(event_shape, dtype), name="base/log_scale")
     scale = tfp.util.DeferredTensor(log_scale, tf.exp)
