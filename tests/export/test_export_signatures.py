@@ -62,6 +62,24 @@ def test_density_and_both_directions_are_the_models(vector, rows):
     np.testing.assert_allclose(signatures["forward"](z=z)["x"], x, rtol=1e-5, atol=1e-5)
 
 
+def test_python_calls_what_is_loaded_by_position_and_by_name(vector, conditional, image):
+    x, c = vectors(3), vectors(3, 3, seed=4)
+    for path, kwargs in ((vector[1], {"x": x}), (conditional[1], {"x": x, "context": c})):
+        loaded = tf.saved_model.load(path)
+        wanted = loaded.signatures["log_prob"](**{k: tf.constant(v) for k, v in kwargs.items()})
+        for found in (loaded.log_prob(*kwargs.values()), loaded.log_prob(**kwargs)):
+            np.testing.assert_array_equal(found["log_prob"], wanted["log_prob"])
+        z = loaded.inverse(**kwargs)["z"]
+        rest = {k: v for k, v in kwargs.items() if k != "x"}
+        np.testing.assert_allclose(loaded.forward(z=z, **rest)["x"], x, rtol=1e-5, atol=1e-5)
+    for name in ("log_prob", "inverse"):
+        with pytest.raises(TypeError, match="missing a required argument: 'context'"):
+            getattr(loaded, name)(x)
+    loaded, x = tf.saved_model.load(image[1]), images(3)
+    assert set(loaded.bits_per_dim(x=tf.cast(x, tf.int32))) == {"bits_per_dim"}
+    assert set(loaded.log_prob_dequantized(x=tf.cast(x, tf.float32))) == {"log_prob"}
+
+
 def test_samples_are_the_models_and_repeat(vector):
     model, _, signatures = vector
     sample = signatures["sample"]

@@ -24,7 +24,13 @@ def export(model, path):
     ```python
     export(model, "served/1")
     loaded = tf.saved_model.load("served/1")
+    log_prob = loaded.log_prob(x)["log_prob"]  # or x=x; with a context: (x, context)
+    samples = loaded.sample(tf.constant(5), tf.constant([0, 1]))["samples"]
+    served = loaded.signatures["log_prob"](x=x)["log_prob"]  # every input by name, none left out
     ```
+
+    Everything answers with a dictionary, of the outputs that the manifest lists. `loaded` has to
+    stay alive while its functions are used.
     """
     model._check_initialized("export")
     with written_whole(path, owner="FlowModel.export", overwrite=False) as partial:

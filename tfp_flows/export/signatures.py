@@ -67,15 +67,15 @@ def _functions(model):
             x = model._prepare(tf.identity(x), (0, 0))
         return density(x, context)
 
-    # The names of these functions are in the messages of those who call the export.
-    def served_log_prob(*arguments):
-        return {"log_prob": log_prob_of_data(*arguments)}
+    # The names of these functions and of their arguments are what callers of the loaded export see.
+    def served_log_prob(x, context=None):
+        return {"log_prob": log_prob_of_data(x, context)}
 
-    def served_bits_per_dim(*arguments):
-        return {"bits_per_dim": bits_per_dim(log_prob_of_data(*arguments), event)}
+    def served_bits_per_dim(x, context=None):
+        return {"bits_per_dim": bits_per_dim(log_prob_of_data(x, context), event)}
 
-    def served_log_prob_dequantized(*arguments):
-        return {"log_prob": log_prob(*arguments)}
+    def served_log_prob_dequantized(x, context=None):
+        return {"log_prob": log_prob(x, context)}
 
     specs = [data_spec, *context_specs]
     found = {"log_prob": _function(served_log_prob, specs)}
@@ -147,6 +147,9 @@ def _functions(model):
 
 
 def _function(python_function, specs):
+    if specs[-1].name == "context":
+        # No default then: who leaves the context out hears of it, not of a None.
+        python_function.__defaults__ = None
     return tf.function(python_function, input_signature=specs, autograph=False)
 
 
