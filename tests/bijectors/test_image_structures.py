@@ -170,6 +170,35 @@ def test_rescale_formula():
             bijectors.Rescale(shape)
 
 
+def test_rescale_keeps_the_variable_that_it_is_given():
+    positive = tfp.util.TransformedVariable([0.5, 1.0, 2.0], tfb.Softplus())
+    x = rng.normal(size=(4, 3)).astype(np.float32)
+    for log_scale in (positive, tf.Variable([0.5, 1.0, 2.0])):
+        rescale = bijectors.Rescale([3], log_scale=log_scale)
+        assert rescale.log_scale is log_scale and rescale.copy(name="b").log_scale is log_scale
+        (variable,) = rescale.trainable_variables
+        variable.assign_add([1.0, 0.0, 0.0])
+        scales = tf.convert_to_tensor(log_scale)
+        np.testing.assert_allclose(rescale.forward(x), x * np.exp(scales), rtol=1e-6)
+        log_det = rescale.forward_log_det_jacobian(tf.constant(x), 1)
+        np.testing.assert_allclose(log_det, [np.sum(scales)] * 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("log_scale", "error", "message"),
+    [
+        ([0.5], ValueError, r"must have the event shape \[3\], got \[1\]"),
+        (lambda: tf.Variable(0.5), ValueError, r"event shape \[3\], got \[\]"),
+        (lambda: tf.Variable(np.zeros(3)), TypeError, "must be float32, got float64"),
+        (lambda: keras.Variable(np.zeros(3)), TypeError, "got a keras.Variable. Give its `value`"),
+    ],
+)
+def test_log_scales_that_rescale_refuses(log_scale, error, message):
+    """A smaller one would broadcast, and the log-det, a sum over it, be wrong."""
+    with pytest.raises(error, match=f"Rescale 'rescale': log_scale .*{message}"):
+        bijectors.Rescale([3], log_scale=log_scale() if callable(log_scale) else log_scale)
+
+
 # --- Factor-out. ---
 
 
