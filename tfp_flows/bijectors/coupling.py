@@ -27,6 +27,11 @@ class Coupling(FlowBijector):
 
     Shapes: `x`, `y` `[..., *mask.shape]`; `context` `[..., context_size]`.
 
+    A layer of your own gets the context as `context=` if its `call` has that argument, else as
+    the second of the list `[x, context]`. `FlowModel` goes by Keras's `trainable` of the layer;
+    the bijector's own `trainable_variables` list those of a frozen layer too, so a training loop
+    of your own takes `[v.value for v in FlowModel(flow).trainable_variables]`.
+
     Args:
       conditioner: Keras 3 layer (see `tfp_flows.conditioners`); built here if it was not.
       mask: boolean array of the event shape, `[D]` or `[H, W, C]`, `True` where an entry

@@ -141,7 +141,9 @@ class Persistence:
     def export(self, filepath, format="tf_saved_model", verbose=None, **kwargs):
         """Writes a SavedModel that TensorFlow alone can load and call.
 
-        Its signatures, each with a free batch size and every input by name:
+        Its signatures, each with a free batch size and every input by name, as in
+        `loaded.signatures["log_prob"](x=x)["log_prob"]`; `loaded.log_prob(x)["log_prob"]` is the
+        same:
 
             log_prob(x)                      -> log_prob [batch], nats
             bits_per_dim(x)                  -> bits_per_dim [batch], where the model reports it
