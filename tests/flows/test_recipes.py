@@ -186,6 +186,19 @@ def test_real_nvp_factors_out_every_second_pixel():
     assert moved.any()
 
 
+def test_glow_refuses_a_log_scale_that_its_map_would_ignore():
+    for coupling in ("additive", elementwise.Shift()):
+        with pytest.raises(ValueError, match="log_scale is for coupling='affine', got coupling="):
+            flows.glow(
+                [4, 4, 1],
+                num_levels=1,
+                num_steps=1,
+                hidden_filters=4,
+                coupling=coupling,
+                log_scale="exp",
+            )
+
+
 def test_glow_levels():
     flow = flows.glow([8, 8, 1], num_levels=3, num_steps=2, hidden_filters=4, seed=0)
     parts = list({id(p): p for p in flow.bijector.submodules}.values())

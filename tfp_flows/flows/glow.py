@@ -21,7 +21,7 @@ def glow(
     num_steps,
     hidden_filters,
     coupling="affine",
-    log_scale="tanh",
+    log_scale=None,
     learned_prior=True,
     activation="relu",
     base="normal",
@@ -78,13 +78,18 @@ def glow(
             f"flows.glow: {num_levels} levels need a height and width that are multiples of "
             f"{2**num_levels}, got {shape[0]} x {shape[1]}. Use fewer levels, or pad the images."
         )
+    if log_scale is not None and coupling != "affine":
+        raise ValueError(
+            f"flows.glow: log_scale is for coupling='affine', got coupling={coupling!r} and "
+            f"log_scale={log_scale!r}. Leave it out, or set it in the map itself."
+        )
     if isinstance(coupling, str):
         if coupling not in _COUPLINGS:
             raise ValueError(
                 f"flows.glow: coupling must be one of {sorted(_COUPLINGS)} or an "
                 f"ElementwiseMap, got {coupling!r}."
             )
-        kwargs = {"log_scale": log_scale} if coupling == "affine" else {}
+        kwargs = {"log_scale": log_scale or "tanh"} if coupling == "affine" else {}
         coupling = elementwise_maps.get(_COUPLINGS[coupling], **kwargs)
     policy = layer_policy(dtype)
     next_seed = SeedStream(seed, "glow")
