@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 from tfp_flows import conditioners
-from tfp_flows.conditioners.convnet import Convolution
 
 # name: (builder, shape of one input event, shape of one output event, number of weights)
 CASES = {
@@ -37,7 +36,7 @@ CASES = {
         12,
     ),
     "convolution": (
-        lambda activation=None, **k: Convolution(4, **k),  # which has none
+        lambda activation=None, **k: conditioners.Convolution(4, **k),  # which has none
         (5, 3, 2),
         (5, 3, 4),
         2,

@@ -180,6 +180,20 @@ def test_a_gradient_that_is_not_finite_while_the_loss_is():
         assert "last good step" not in str(error.value)
 
 
+def test_an_infinite_constant_is_no_spoilt_weight():
+    far = tf.Variable(np.inf, trainable=False)
+    base = tfd.Sample(tfd.TruncatedNormal(0.0, 1.0, -far, far), [2])
+    flow = tfd.TransformedDistribution(base, tfb.Scale(tf.Variable(1.0)))
+    flow.far = far
+    assert any(v is far for v in flow.variables)
+    model = compiled(flow)
+    model.fit(X, verbose=0)
+    far.assign(np.inf)
+    model.trainable_variables[0].assign(np.nan)
+    with pytest.raises(FloatingPointError, match="the variable 'Variable:0' of"):
+        model.fit(X, verbose=0)
+
+
 @pytest.mark.parametrize(
     ("make", "outside"),
     [
@@ -202,6 +216,7 @@ def test_outside_the_support_the_score_is_minus_infinity(make, outside):
         np.testing.assert_allclose(scores[:2], flow.log_prob(x[:2]), rtol=1e-5)
         assert (np.asarray(scores[2:]) == -np.inf).all()
     assert model.evaluate(x, verbose=0) == np.inf
+    assert np.isnan(model(np.array([[np.nan, 0.5]], "float32"))).all()  # Nobody knows.
     if outside:
         with pytest.raises(FloatingPointError, match="look at their range") as error:
             model.fit(x[:-2], batch_size=2, shuffle=False, verbose=0)
@@ -228,6 +243,12 @@ def test_initialized_from_several_batches_of_a_dataset():
 
     FlowModel(flow := real_nvp(actnorm=True)).initialize(first_batch(Loader(), None, None))
     same([v.numpy() for v in flow.variables], [v.numpy() for v in wanted.distribution.variables])
+    # To draw a batch of these would move on their order, and on replicas give none.
+    distributed = tf.distribute.OneDeviceStrategy("/cpu:0").experimental_distribute_dataset(
+        tf.data.Dataset.from_tensor_slices(X).batch(8)
+    )
+    with pytest.raises(TypeError, match="cannot take a first batch from a DistributedDataset"):
+        compiled(real_nvp(actnorm=True)).fit(distributed)
     with pytest.raises(ValueError, match="the dataset is empty"):
         compiled(real_nvp(actnorm=True)).fit(tf.data.Dataset.from_tensor_slices(X[:0]).batch(2))
 

@@ -10,8 +10,9 @@ and 41% off in a network of two `Dense` layers and 4,096 rows, in eager mode and
 
 from tfp_flows.conditioners.base import Conditioner
 from tfp_flows.conditioners.convnet import ConvNet
+from tfp_flows.conditioners.convolution import Convolution
 from tfp_flows.conditioners.made import MADE
 from tfp_flows.conditioners.mlp import MLP
 from tfp_flows.conditioners.resnet import ResNet
 
-__all__ = ["Conditioner", "ConvNet", "MADE", "MLP", "ResNet"]
+__all__ = ["Conditioner", "ConvNet", "Convolution", "MADE", "MLP", "ResNet"]

@@ -1,4 +1,4 @@
-"""Glow's convolutional conditioner, and a single convolution."""
+"""Glow's convolutional conditioner."""
 
 import operator
 
@@ -6,11 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfp_flows.conditioners.base import Conditioner, add_bias, broadcast
-
-
-def convolve(x, kernel, bias):
-    """Convolution of `[batch, H, W, C]` with stride 1, zero padding to the same size, bias."""
-    return add_bias(tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), bias)
+from tfp_flows.conditioners.convolution import add_context, convolve
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
@@ -112,8 +108,7 @@ class ConvNet(Conditioner):
     def _compute(self, x, context):
         h = convolve(x, self._kernel_1, self._bias_1)
         if context is not None:
-            share = tf.matmul(context, self._context_kernel)
-            h = add_bias(h, share[:, tf.newaxis, tf.newaxis, :])
+            h = add_context(h, context, self._context_kernel)
         h = self.activation(h)
         # A 1x1 convolution as the matrix product that it is: its filter gradient takes half the
         # time of oneDNN's. The activation follows at once, so that TensorFlow fuses it.
@@ -141,86 +136,3 @@ class ConvNet(Conditioner):
             "kernel_size": self.kernel_size,
             "output_scale": self.output_scale,
         }
-
-
-@keras.saving.register_keras_serializable(package="tfp_flows")
-class Convolution(Conditioner):
-    """A single convolution, `out = conv_kxk(x) + V c + b`: the prior that Glow learns.
-
-    `k` is `kernel_size`, `c` the context (the same at every pixel). Everything starts at zero.
-    It stands for `keras.layers.Conv2D`, whose bias has a wrong gradient in bfloat16 on a CPU
-    (Keras 3.15, TF 2.21: 40 to 80% off, unless it is compiled by XLA or fused by oneDNN).
-
-    Shapes: `x` is `[batch, H, W, C]`, the context `[batch, context_size]` (or
-    `[1, context_size]` for all rows), the output `[batch, H, W, output_filters]`.
-
-    Args:
-      output_filters: `int >= 1`, the number of output channels.
-      kernel_size: `int >= 1`, size of the kernel. Default: 3.
-      context_size: `int >= 1`, size of the context, or `None` (default) for none.
-      zero_output: `bool`, whether the kernels start at zero. Default: `True`.
-      seed: `int >= 0` that fixes the initial weights if they are not zero, or `None` (default).
-      **kwargs: `dtype`, `name` and `trainable` of `keras.layers.Layer`.
-
-    Raises:
-      TypeError: if a size or the seed is no integer.
-      ValueError: if a size is out of range, or an input has not the shape above.
-
-    >>> Convolution(12)(tf.ones([2, 7, 5, 6])).shape
-    TensorShape([2, 7, 5, 12])
-    """
-
-    def __init__(
-        self,
-        output_filters,
-        *,
-        kernel_size=3,
-        context_size=None,
-        zero_output=True,
-        seed=None,
-        **kwargs,
-    ):
-        super().__init__(
-            input_rank=4,
-            activation=None,
-            context_size=context_size,
-            zero_output=zero_output,
-            seed=seed,
-            **kwargs,
-        )
-        self.output_filters = self._check_int("output_filters", output_filters)
-        self.kernel_size = self._check_int("kernel_size", kernel_size)
-
-    def build(self, input_shape):
-        """Makes the weights for inputs `[batch, H, W, C]`."""
-        self._input_size = channels = self._check_input(input_shape)
-        k, filters, context_size = self.kernel_size, self.output_filters, self.context_size or 0
-        self._kernel = self._add_kernel(
-            "kernel", (k, k, channels, filters), more_inputs=context_size, zero=self.zero_output
-        )
-        self._bias = self._add_bias("bias", filters)
-        if context_size:
-            self._context_kernel = self._add_kernel(
-                "context_kernel",
-                (context_size, filters),
-                more_inputs=k * k * channels,
-                zero=self.zero_output,
-            )
-
-    def _compute(self, x, context):
-        out = convolve(x, self._kernel, self._bias)
-        if context is None:
-            return out
-        share = tf.matmul(context, self._context_kernel)
-        return add_bias(out, share[:, tf.newaxis, tf.newaxis, :])
-
-    def compute_output_shape(self, input_shape):
-        """`[batch, H, W, output_filters]`."""
-        self._check_input(input_shape)
-        return (*input_shape[:-1], self.output_filters)
-
-    def get_config(self):
-        """The constructor arguments, for `keras.saving`."""
-        config = super().get_config()
-        del config["activation"]
-        return {**config, "output_filters": self.output_filters, "kernel_size": self.kernel_size}

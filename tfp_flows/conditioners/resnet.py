@@ -1,10 +1,9 @@
 """RealNVP's residual convolutional conditioner."""
 
 import keras
-import tensorflow as tf
 
-from tfp_flows.conditioners.base import Conditioner, add_bias
-from tfp_flows.conditioners.convnet import convolve
+from tfp_flows.conditioners.base import Conditioner
+from tfp_flows.conditioners.convolution import add_context, convolve
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
@@ -118,8 +117,7 @@ class ResNet(Conditioner):
     def _compute(self, x, context):
         h = convolve(x, self._kernel_in, self._bias_in)
         if context is not None:
-            share = tf.matmul(context, self._context_kernel)
-            h = add_bias(h, share[:, tf.newaxis, tf.newaxis, :])
+            h = add_context(h, context, self._context_kernel)
         for kernel_1, bias_1, kernel_2, bias_2 in self._blocks:
             inner = convolve(self.activation(h), kernel_1, bias_1)
             h += convolve(self.activation(inner), kernel_2, bias_2)

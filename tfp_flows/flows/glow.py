@@ -5,7 +5,6 @@ import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners, masks
 from tfp_flows import elementwise as elementwise_maps
-from tfp_flows.conditioners.convnet import Convolution
 from tfp_flows.flows._parts import SeedStream, event_of, layer_policy, make_base, positive
 
 tfb = tfp.bijectors
@@ -89,7 +88,11 @@ def glow(
                 f"flows.glow: coupling must be one of {sorted(_COUPLINGS)} or an "
                 f"ElementwiseMap, got {coupling!r}."
             )
-        kwargs = {"log_scale": log_scale or "tanh"} if coupling == "affine" else {}
+        kwargs = (
+            {"log_scale": "tanh" if log_scale is None else log_scale}
+            if coupling == "affine"
+            else {}
+        )
         coupling = elementwise_maps.get(_COUPLINGS[coupling], **kwargs)
     policy = layer_policy(dtype)
     next_seed = SeedStream(seed, "glow")
@@ -123,7 +126,7 @@ def glow(
             kept = (*squeezed[:-1], squeezed[-1] // 2)
             prior = None
             if learned_prior:
-                prior = Convolution(2 * kept[-1], dtype=policy)
+                prior = conditioners.Convolution(2 * kept[-1], dtype=policy)
             below = bijectors.Chain(level(kept, number + 1), name=f"level_{number + 1}")
             parts.append(
                 bijectors.FactorOut(below, squeezed, conditioner=prior, name=f"factor_out_{number}")

@@ -1,8 +1,5 @@
 """What `FlowModel` refuses before it computes."""
 
-import types
-
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -27,12 +24,10 @@ class Checks:
 
     def _check_data(self, x, context, batched=True):
         """Checks what can be seen of the data without running it."""
-        if isinstance(x, (keras.utils.PyDataset, types.GeneratorType)):
-            return
         if isinstance(x, tf.data.Dataset):
             x = x.element_spec
         elif x is not None and not is_arrays(x):
-            return  # A distributed dataset, a loader: Keras draws from them.
+            return  # A generator, a loader, a distributed dataset: Keras draws from them.
         x, context, _ = unpack(x if context is None else (x, context), self)
         check_array(x, self, batched)
         self._check_context(context, "fit")

@@ -41,7 +41,7 @@ def explain_nonfinite(distribution, x, context=None):
         return found, f"{_KEPT} Drop or fill these rows."
     if context is not None and _bad_rows(context, x.shape[0]):
         return "the context holds NaN or infinite values", f"{_KEPT} Drop or fill these rows."
-    found = spoilt_variable(distribution)
+    found = spoilt_variable(distribution, distribution.variables)
     if found:
         return found, SPOILT
     value = tf.identity(x)
@@ -61,9 +61,9 @@ def explain_nonfinite(distribution, x, context=None):
     return found, _DIVERGED
 
 
-def spoilt_variable(distribution):
-    """Names the first variable that holds NaN or infinite values, or returns `None`."""
-    for variable in distribution.variables:
+def spoilt_variable(distribution, variables):
+    """Names the first of the variables that holds NaN or infinite values, or returns `None`."""
+    for variable in variables:
         if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
             owner = next(
                 part

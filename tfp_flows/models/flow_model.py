@@ -227,7 +227,8 @@ class FlowModel(Steps, Checks, Persistence, keras.Model):
           jit_compile: whether XLA compiles the step. It pays for splines (about twice as
             fast), not for convolutions.
           **kwargs: `steps_per_execution`, `run_eagerly`, `auto_scale_loss` of
-            `keras.Model.compile`. With networks in float16 the loss is scaled by default.
+            `keras.Model.compile`. If networks compute in float16 by then, the loss is scaled by
+            default.
 
         Raises:
           ValueError: if the distribution has no variables, or a loss or metrics are given.
@@ -324,7 +325,7 @@ class FlowModel(Steps, Checks, Persistence, keras.Model):
                 if self._resumption is not None:
                     self._resumption.end()
                 self._resumption = self._epochs = None
-        spoilt = spoilt_variable(self.distribution)
+        spoilt = spoilt_variable(self.distribution, self.distribution.trainable_variables)
         if spoilt:  # By the last step's gradient: that of any other shows in the next loss.
             raise FloatingPointError(
                 f"FlowModel '{self.name}': after the last step {spoilt}. {SPOILT}"

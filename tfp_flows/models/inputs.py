@@ -77,7 +77,8 @@ def with_weights(x, context, weight, model):
     """Returns x, y and sample weight such that Keras, which drops weights without y, keeps them."""
     if weight is None or not is_arrays(x):
         return x, context, weight
-    rows = len(unpack(x, model)[0])
+    data, second, _ = unpack(x, model)
+    rows = len(data)
     weight = weight if tf.is_tensor(weight) else np.asarray(weight)
     if tuple(weight.shape) not in ((rows,), (rows, 1)):
         raise ValueError(
@@ -86,8 +87,7 @@ def with_weights(x, context, weight, model):
         )
     if context is not None:
         return x, context, weight
-    x, context, _ = unpack(x, model)
-    data = {"x": x, "context": context, "sample_weight": weight}
+    data = {"x": data, "context": second, "sample_weight": weight}
     return {name: value for name, value in data.items() if value is not None}, None, None
 
 
@@ -291,8 +291,11 @@ def first_batch(x, y, batch_size, training=1.0, rows=512):
     if not is_arrays(x):
         if isinstance(x, keras.utils.PyDataset):
             return x[0]
-        if hasattr(x, "__iter__") and iter(x) is not x:  # A loader, that starts anew each time.
-            return next(iter(x))
+        distributed = isinstance(x, tf.distribute.DistributedDataset)
+        if hasattr(x, "__iter__") and not distributed:
+            batches = iter(x)
+            if batches is not x:  # A loader, that starts anew each time.
+                return next(batches)
         raise TypeError(
             f"FlowModel.fit: cannot take a first batch from a {type(x).__name__}. Call "
             "`initialize(batch)` before `fit`."

@@ -2,7 +2,6 @@
 
 import warnings
 
-import numpy as np
 import tensorflow as tf
 
 from tfp_flows.models import datasets, replicas
@@ -24,8 +23,6 @@ def start(model, x, y, batch_size, backup, kwargs):
     """
     strategy = model.distribute_strategy
     workers = replicas.num_workers(strategy)
-    if isinstance(x, list):
-        x = tuple(x) if len(x) == 2 else np.asarray(x)
     batch_size = (batch_size or 32) if is_arrays(x) else batch_size
     if backup is not None and not is_arrays(x) and not isinstance(x, tf.data.Dataset):
         raise ValueError(
