@@ -50,6 +50,7 @@ class ResNet(Conditioner):
         channels than at the build, or the context is missing, not expected, or of the wrong
         size.
 
+    >>> import tensorflow as tf
     >>> layer = ResNet(6, filters=8, num_blocks=1, seed=0)
     >>> layer(tf.ones([2, 7, 5, 3])).shape
     TensorShape([2, 7, 5, 6])
