@@ -85,10 +85,10 @@ def test_flip_is_the_complement(make):
         (lambda: masks.checkerboard([4.0, 4, 1]), TypeError, "each entry of event_shape"),
         (lambda: masks.channel([4, 4, 1]), ValueError, "C >= 2.*Squeeze the image first"),
         (lambda: masks.channel([4]), ValueError, r"must be \[H, W, C\].*got \[4\]"),
-        (lambda: masks.check([1, 0]), TypeError, "must be Boolean, got dtype int64"),
-        (lambda: masks.check([True, True]), ValueError, r"got all True \(shape \[2\]\)"),
-        (lambda: masks.check([[False]]), ValueError, r"got all False \(shape \[1, 1\]\)"),
-        (lambda: masks.check(np.zeros(0, bool)), ValueError, "nothing would be transformed"),
+        (lambda: masks.check([1, 2]), ValueError, "expected a Boolean mask, got int64"),
+        (lambda: masks.check([True, True]), ValueError, "transforms nothing: all 2 entries"),
+        (lambda: masks.check([[False]]), ValueError, "passes nothing through: all 1 entries"),
+        (lambda: masks.check(np.zeros(0, bool)), ValueError, "transforms nothing"),
         (lambda: masks.input_degrees(0), ValueError, "input_degrees: size must be at least 1"),
         (lambda: masks.input_degrees(3, "sideways"), ValueError, "left-to-right.*got 'sideways'"),
         (
@@ -105,12 +105,6 @@ def test_flip_is_the_complement(make):
         (lambda: masks.hidden_degrees(4, 3, how="odd"), ValueError, "'equal', 'random', got 'odd'"),
         (lambda: masks.hidden_degrees(4, 3, minimum=3), ValueError, r"0\.\.2 for size 3, got 3"),
         (lambda: masks.hidden_degrees(4, 3, minimum=-1), ValueError, r"0\.\.2 for size 3, got -1"),
-        (
-            lambda: masks.mask_between([[1]], [1]),
-            ValueError,
-            r"in_degrees must be a vector.*\[1, 1\]",
-        ),
-        (lambda: masks.mask_between([1], [1.0]), ValueError, "out_degrees must be.*float64"),
     ],
 )
 def test_errors(call, error, message):
@@ -145,17 +139,3 @@ def test_hidden_degrees(how, units, size, minimum):
     if how == "equal":
         counts = np.bincount(degrees, minlength=size)[least:]
         assert counts.max() - counts.min() <= 1
-
-
-@pytest.mark.parametrize("order", ["left-to-right", "right-to-left", "random", [2, 0, 4, 1, 3]])
-@pytest.mark.parametrize("how", ["equal", "random"])
-def test_masks_make_an_autoregressive_network(order, how):
-    # Paths through the masks, counted: output i must reach exactly the inputs before it.
-    inputs = masks.input_degrees(5, order, seed=4)
-    hidden = [masks.hidden_degrees(40, 5, how=how, seed=seed) for seed in (5, 6)]
-    paths = (
-        masks.mask_between(inputs, hidden[0]).astype(int)
-        @ masks.mask_between(hidden[0], hidden[1]).astype(int)
-        @ masks.mask_between(hidden[1], inputs, strict=True).astype(int)
-    )
-    np.testing.assert_array_equal(paths > 0, inputs[:, None] < inputs[None, :])

@@ -28,7 +28,6 @@ __all__ = [
     "halves",
     "hidden_degrees",
     "input_degrees",
-    "mask_between",
 ]
 
 _ORDERS = ("left-to-right", "right-to-left", "random")
@@ -104,7 +103,7 @@ def explicit(indices, size):
         raise ValueError(f"explicit: indices must be distinct, got {indices}.")
     mask = np.zeros(size, dtype=bool)
     mask[indices] = True
-    return check(mask)
+    return check(mask, "explicit")
 
 
 def checkerboard(event_shape, *, flip=False):
@@ -163,38 +162,45 @@ def channel(event_shape, *, flip=False):
     return np.tile(halves(channels, flip=flip), (height, width, 1))
 
 
-def check(mask):
+def check(mask, owner="masks.check"):
     """Returns `mask` as a Boolean array, if a coupling can use it.
 
     Args:
-      mask: Boolean array of any shape with at least one `True` and one `False`.
+      mask: Boolean array, or numbers that are 0 and 1, of the shape of an event, `[D]`, `[N, D]`
+        or `[H, W, C]`, with at least one `True` and one `False`.
+      owner: who asks, for messages.
 
     Returns:
       `mask` as a NumPy array.
 
     Raises:
-      TypeError: if `mask` is not Boolean.
-      ValueError: if all entries are `True` (nothing is transformed) or all are `False` (nothing
-        is left to condition on).
+      ValueError: if it holds anything else or has another rank, or if all entries are `True`
+        (nothing is transformed) or all are `False` (nothing is left to condition on).
 
     >>> check([True, False])
     array([ True, False])
     """
     mask = np.asarray(mask)
-    if mask.dtype != np.bool_:
-        raise TypeError(
-            f"A mask must be Boolean, got dtype {mask.dtype}. Make it one, as in "
-            "`np.asarray(mask) == 1`; True marks what passes through unchanged."
+    if mask.dtype != np.bool_ and not np.isin(mask, (0, 1)).all():
+        raise ValueError(
+            f"{owner}: expected a Boolean mask, got {mask.dtype} with entries that are neither 0 "
+            "nor 1. Make it one, as in `np.asarray(mask) == 1`; True marks what passes through."
         )
+    mask = mask.astype(bool)
     if mask.all():  # An empty mask is caught here as well.
         raise ValueError(
-            f"A mask needs a False entry, got all True (shape {list(mask.shape)}): nothing would "
-            "be transformed."
+            f"{owner}: the mask transforms nothing: all {mask.size} entries are True (= passed "
+            "through). Make some of them False."
         )
     if not mask.any():
         raise ValueError(
-            f"A mask needs a True entry, got all False (shape {list(mask.shape)}): nothing would "
-            "pass to the conditioner."
+            f"{owner}: the mask passes nothing through: all {mask.size} entries are False (= "
+            "transformed), so the conditioner would see nothing. Make some of them True."
+        )
+    if mask.ndim > 3:
+        raise ValueError(
+            f"{owner}: expected a mask of the event shape, [D], [N, D] or [H, W, C], got shape "
+            f"{list(mask.shape)}. See `tfp_flows.masks`."
         )
     return mask
 
@@ -295,35 +301,6 @@ def hidden_degrees(units, size, *, how="equal", seed=None, minimum=None):
     )
 
 
-def mask_between(in_degrees, out_degrees, strict=False):
-    """Mask of the weights between two layers of a MADE.
-
-        mask[i, o] = out_degrees[o] >= in_degrees[i]     into a hidden layer (equation 8)
-        mask[i, o] = out_degrees[o] >  in_degrees[i]     strict, into the outputs (equation 9)
-
-    Args:
-      in_degrees: integers of shape `[in]`, the degrees of the units that feed.
-      out_degrees: integers of shape `[out]`, the degrees of the units that are fed.
-      strict: whether equal degrees are cut: `True` for the layer into the outputs, `False` for
-        all others.
-
-    Returns:
-      Boolean array of shape `[in, out]`, the shape of a dense kernel, `True` where a weight is
-      kept.
-
-    Raises:
-      ValueError: if the degrees are not vectors of integers.
-
-    >>> mask_between([1, 2, 3], [1, 2]).astype(int)
-    array([[1, 1],
-           [0, 1],
-           [0, 0]])
-    """
-    in_degrees = _degrees(in_degrees, "in_degrees")
-    out_degrees = _degrees(out_degrees, "out_degrees")
-    return (np.greater if strict else np.greater_equal)(out_degrees, in_degrees[:, np.newaxis])
-
-
 def _flipped(mask, flip):
     return ~mask if flip else mask
 
@@ -351,13 +328,3 @@ def _image_shape(event_shape, name):
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"{name}: event_shape must be [H, W, C], all positive, got {shape}.")
     return shape
-
-
-def _degrees(degrees, name):
-    degrees = np.asarray(degrees)
-    if degrees.ndim != 1 or not np.issubdtype(degrees.dtype, np.integer):
-        raise ValueError(
-            f"mask_between: {name} must be a vector of integers, got shape "
-            f"{list(degrees.shape)} and dtype {degrees.dtype}."
-        )
-    return degrees

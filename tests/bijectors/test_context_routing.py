@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners, masks
-from tfp_flows.bijectors.context import distribution_context_kwargs, distribution_context_size
+from tfp_flows.bijectors.road import Road
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -137,7 +137,7 @@ def test_distribution_takes_bijector_kwargs():
     z = chain.inverse(tf.identity(X), context=C)
     wanted = base.log_prob(z) + chain.inverse_log_det_jacobian(tf.identity(X), 1, context=C)
     np.testing.assert_allclose(distribution.log_prob(X, **kwargs), wanted, rtol=1e-12)
-    assert distribution_context_kwargs(distribution, C)["bijector_kwargs"]["context"] is C
+    np.testing.assert_allclose(Road(distribution).log_prob(X, C), wanted, rtol=1e-12)
     assert distribution.sample(3, seed=1, **kwargs).shape == (3, 4)
     x, log_prob = distribution.experimental_sample_and_log_prob(3, seed=1, **kwargs)
     np.testing.assert_allclose(log_prob, distribution.log_prob(tf.identity(x), **kwargs))
@@ -147,11 +147,15 @@ def test_nested_distributions():
     base = tfd.Sample(tfd.Normal(tf.constant(0.0, tf.float64), 1.0), [4])
     inner = tfd.TransformedDistribution(base, coupling(name="inner"))
     outer = tfd.TransformedDistribution(inner, tfb.Chain([plain(), coupling(name="outer", seed=5)]))
-    kwargs = distribution_context_kwargs(outer, C)
+    kwargs = {
+        "bijector_kwargs": bijectors.context_kwargs(outer.bijector, C),
+        "distribution_kwargs": {"bijector_kwargs": {"context": C}},
+    }
     flat = bijectors.Chain([outer.bijector, inner.bijector])
     wanted = tfd.TransformedDistribution(base, flat).log_prob(X, bijector_kwargs={"context": C})
     np.testing.assert_allclose(outer.log_prob(X, **kwargs), wanted, rtol=1e-12)
-    assert distribution_context_size(outer) == 2
+    np.testing.assert_allclose(Road(outer).log_prob(X, C), wanted, rtol=1e-12)
+    assert Road(outer).context_shapes == (2,)
 
 
 # --- What is refused. ---
@@ -173,10 +177,6 @@ def test_ignored():
         bijectors.Chain([plain(), tfb.Exp()]).inverse(X, context=C)
     with pytest.raises(ValueError, match="no part of it takes one: it would be ignored"):
         bijectors.context_kwargs(tfb.Chain([plain(), tfb.Exp()]), C)
-    base = tfd.Sample(tfd.Normal(tf.constant(0.0, tf.float64), 1.0), [4])
-    with pytest.raises(ValueError, match="no part of it takes one: it would be ignored"):
-        distribution_context_kwargs(tfd.TransformedDistribution(base, plain()), C)
-    assert distribution_context_kwargs(base, None) == {}
     assert bijectors.context_kwargs(plain(), None) == {}
 
 
@@ -203,7 +203,7 @@ def test_wrong_shape(context, message):
 def test_different_sizes():
     with pytest.raises(ValueError, match=r"different sizes, \{'a': 2, 'b': 3\}"):
         bijectors.Chain([coupling(name="a"), coupling(name="b", context_size=3)])
-    with pytest.raises(ValueError, match="conditioner takes a context of size 3, but 'below' one"):
+    with pytest.raises(ValueError, match=r"different sizes, \{'conditioner': 3, 'below': 2\}"):
         bijectors.FactorOut(
             coupling(2, name="below"),
             [4],

@@ -263,8 +263,8 @@ def test_conditioner_that_is_no_layer():
     [
         (np.ones(4, bool), "the mask transforms nothing: all 4 entries are True"),
         (np.zeros((2, 2, 1), bool), "passes nothing through: all 4 entries are False"),
-        (np.array([0, 1, 2]), "expected a boolean mask, got int64 with entries that are neither"),
-        (np.eye(2, dtype=bool), r"expected a mask of the event shape, .* got shape \[2, 2\]"),
+        (np.array([0, 1, 2]), "expected a Boolean mask, got int64 with entries that are neither"),
+        (np.eye(2)[None, None], r"expected a mask of the event shape, .* got shape \[1, 1, 2, 2\]"),
     ],
 )
 def test_masks_that_are_refused(mask, message):

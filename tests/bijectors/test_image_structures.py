@@ -187,8 +187,8 @@ def test_rescale_keeps_the_variable_that_it_is_given():
 @pytest.mark.parametrize(
     ("log_scale", "error", "message"),
     [
-        ([0.5], ValueError, r"must have the event shape \[3\], got \[1\]"),
-        (lambda: tf.Variable(0.5), ValueError, r"event shape \[3\], got \[\]"),
+        ([0.5], ValueError, r"must have the shape \[3\], got \[1\]"),
+        (lambda: tf.Variable(0.5), ValueError, r"shape \[3\], got \[\]"),
         (lambda: tf.Variable(np.zeros(3)), TypeError, "must be float32, got float64"),
         (lambda: keras.Variable(np.zeros(3)), TypeError, "got a keras.Variable. Give its `value`"),
     ],

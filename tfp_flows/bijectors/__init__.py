@@ -4,16 +4,20 @@ from tfp_flows.bijectors.actnorm import ActNorm
 from tfp_flows.bijectors.base import FlowBijector
 from tfp_flows.bijectors.batch_norm import BatchNorm
 from tfp_flows.bijectors.chain import Chain
-from tfp_flows.bijectors.context import context_kwargs
 from tfp_flows.bijectors.conv1x1 import InvertibleConv1x1
 from tfp_flows.bijectors.coupling import AdditiveCoupling, AffineCoupling, Coupling
 from tfp_flows.bijectors.factor_out import FactorOut
-from tfp_flows.bijectors.initialization import data_dependent_initialization
 from tfp_flows.bijectors.inverse_autoregressive import InverseAutoregressive
 from tfp_flows.bijectors.masked_autoregressive import MaskedAutoregressive
+from tfp_flows.bijectors.modes import (
+    data_dependent_initialization,
+    in_training_mode,
+    training_mode,
+)
 from tfp_flows.bijectors.rescale import Rescale
+from tfp_flows.bijectors.road import context_kwargs
 from tfp_flows.bijectors.squeeze import Squeeze
-from tfp_flows.bijectors.training import in_training_mode, training_mode
+from tfp_flows.bijectors.weights import Weight
 
 __all__ = [
     "ActNorm",
@@ -29,6 +33,7 @@ __all__ = [
     "MaskedAutoregressive",
     "Rescale",
     "Squeeze",
+    "Weight",
     "context_kwargs",
     "data_dependent_initialization",
     "in_training_mode",

@@ -2,8 +2,10 @@
 
 import tensorflow as tf
 
-from tfp_flows.bijectors import initialization
-from tfp_flows.bijectors.base import FlowBijector, new_variable
+from tfp_flows._checks import positive_integer
+from tfp_flows.bijectors import initialization, modes
+from tfp_flows.bijectors.base import FlowBijector
+from tfp_flows.bijectors.weights import Weight
 
 
 class ActNorm(FlowBijector):
@@ -28,9 +30,7 @@ class ActNorm(FlowBijector):
       epsilon: `> 0`, added to the standard deviation, so that a channel that hardly varies
         does not give a huge scale. Default 1e-6. One that is constant in the batch, but for
         rounding, starts with the scale 1, and a warning names it.
-      dtype: float32 (default) or float64.
-      validate_args: passed to the base class.
-      name: name of the bijector.
+      name, **kwargs: as `FlowBijector`.
 
     Raises:
       ValueError: if `size` or `epsilon` is out of range, or the batch that it is initialised
@@ -39,7 +39,7 @@ class ActNorm(FlowBijector):
 
     >>> actnorm = ActNorm(2)
     >>> data = tf.constant([[1.0, 10.0], [3.0, 30.0]])
-    >>> with initialization.data_dependent_initialization():
+    >>> with modes.data_dependent_initialization():
     ...     z = actnorm.inverse(data)
     >>> tf.round(z).numpy()
     array([[-1., -1.],
@@ -50,6 +50,12 @@ class ActNorm(FlowBijector):
       arXiv:1807.03039, section 3.1. Glow states it from data to latent.
     """
 
+    log_scale = Weight("Variable `[size]`.")
+    shift = Weight("Variable `[size]`.")
+    initialized = Weight(
+        "Boolean variable: whether the data-dependent initialisation has happened."
+    )
+
     def __init__(
         self,
         size,
@@ -58,72 +64,35 @@ class ActNorm(FlowBijector):
         shift=None,
         initialized=None,
         epsilon=1e-6,
-        dtype=tf.float32,
-        validate_args=False,
         name="actnorm",
+        **kwargs,
     ):
-        parameters = dict(locals())
-        if int(size) != size or size < 1:
-            raise ValueError(f"ActNorm '{name}': size must be an integer >= 1, got {size!r}.")
+        size = positive_integer(size, "size", self._title())
         if not epsilon > 0:
-            raise ValueError(f"ActNorm '{name}': epsilon must be > 0, got {epsilon!r}.")
-        size = int(size)
-        zeros = [0.0] * size
-        log_scale = new_variable(
-            zeros if log_scale is None else log_scale, name=f"{name}/log_scale", dtype=dtype
-        )
-        shift = new_variable(zeros if shift is None else shift, name=f"{name}/shift", dtype=dtype)
-        initialized = new_variable(
-            False if initialized is None else initialized,
-            name=f"{name}/initialized",
-            dtype=tf.bool,
-            trainable=False,
-        )
-        parameters.update(log_scale=log_scale, shift=shift, initialized=initialized)
-        super().__init__(
-            event_ndims=1,
-            event_shape=(size,),
-            dtype=dtype,
-            is_constant_jacobian=True,
-            validate_args=validate_args,
-            parameters=parameters,
-            name=name,
-        )
-        self._log_scale, self._shift, self._initialized = log_scale, shift, initialized
+            raise ValueError(f"{self._title()}: epsilon must be > 0, got {epsilon!r}.")
+        super().__init__(event_shape=[size], is_constant_jacobian=True, name=name, **kwargs)
+        self.add_weight("log_scale", log_scale, [size])
+        self.add_weight("shift", shift, [size])
+        self.add_weight("initialized", initialized, [], False, dtype=tf.bool, trainable=False)
         self._epsilon = epsilon
 
-    @property
-    def log_scale(self):
-        """Variable `[size]`."""
-        return self._log_scale
-
-    @property
-    def shift(self):
-        """Variable `[size]`."""
-        return self._shift
-
-    @property
-    def initialized(self):
-        """Boolean variable: whether the data-dependent initialisation has happened."""
-        return self._initialized
-
     def _forward_and_log_det(self, x, context):
-        if initialization.active():
+        if modes.initializing():
             self._initialize(x, inverse=False)
-        y = x * tf.exp(self._log_scale) + self._shift
-        return y, tf.reduce_sum(self._log_scale)
+        y = x * tf.exp(self.log_scale) + self.shift
+        return y, tf.reduce_sum(self.log_scale)
 
     def _inverse_and_log_det(self, y, context):
-        if initialization.active():
+        if modes.initializing():
             self._initialize(y, inverse=True)
-        x = (y - self._shift) * tf.exp(-self._log_scale)
-        return x, -tf.reduce_sum(self._log_scale)
+        x = (y - self.shift) * tf.exp(-self.log_scale)
+        return x, -tf.reduce_sum(self.log_scale)
 
     def _initialize(self, value, *, inverse):
         # Moments first: all workers take part in the reduction, whatever their flag says.
         moments = initialization.global_moments(value, axes=list(range(value.shape.rank - 1)))
         # `.numpy()`: a MirroredVariable itself is always true (TF 2.21).
-        if self._initialized.numpy():
+        if self.initialized.numpy():
             return
         initialization.check_moments(moments, value, self._title())
         mean, variance, _ = moments
@@ -133,6 +102,6 @@ class ActNorm(FlowBijector):
             shift, log_scale = mean, log_std
         else:
             shift, log_scale = -mean * tf.exp(-log_std), -log_std
-        self._shift.assign(tf.cast(shift, self.dtype))
-        self._log_scale.assign(tf.cast(log_scale, self.dtype))
-        self._initialized.assign(True)
+        self.shift.assign(tf.cast(shift, self.dtype))
+        self.log_scale.assign(tf.cast(log_scale, self.dtype))
+        self.initialized.assign(True)

@@ -2,11 +2,13 @@
 
 import abc
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows import _arguments
+from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.cache import FreshCache
+from tfp_flows.bijectors.weights import Weight, make_weight
 
 
 class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
@@ -22,25 +24,45 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
     conditioner once. The log-det has the batch shape, or is a scalar where it does not
     depend on the argument.
 
+    Variables are class attributes, made in the constructor by `add_weight`, and Keras layers are
+    held in a `Network`. The constructor's arguments are remembered for `copy()` and for files,
+    so that a whole bijector is
+
+    ```python
+    @keras.saving.register_keras_serializable(package="mine")
+    class Scale(bijectors.FlowBijector):
+        log_scale = bijectors.Weight("Variable of the event shape.")
+
+        def __init__(self, event_shape, *, log_scale=None, **kwargs):
+            super().__init__(event_shape=event_shape, is_constant_jacobian=True, **kwargs)
+            self.add_weight("log_scale", log_scale, event_shape)
+
+        def _forward_and_log_det(self, x, context):
+            return x * tf.exp(self.log_scale), tf.reduce_sum(self.log_scale)
+
+        def _inverse_and_log_det(self, y, context):
+            return y * tf.exp(-self.log_scale), -tf.reduce_sum(self.log_scale)
+    ```
+
     Arguments are checked here, once, for all subclasses: floating dtype, rank, event shape,
     and the context, which is passed as `context=` to `forward`, `inverse` and the log-dets.
     In a `tf.function` the rank has to be known. Sizes that are not known are checked when it
     runs, those that are known when it is traced.
 
     Args:
-      event_ndims: `int >= 0`, the rank of one event of the domain.
-      parameters: `dict(locals())` of the subclass's `__init__`. Variables that the subclass
-        makes itself are written back into it, so that `copy()` shares them and no two
-        bijectors share a cache by accident.
       event_shape: the static event shape of the domain; an entry may be `None` (free), and
         `None` for the whole leaves only the rank to check.
+      event_ndims: `int >= 0`, the rank of one event of the domain. Default: that of `event_shape`.
       inverse_event_ndims: rank of one event of the codomain. Default: `event_ndims`.
       inverse_event_shape: as `event_shape`, for the codomain. Default: `event_shape`.
-      context_size: size of the context's last axis, or `None` for a bijector without one.
-      dtype: floating dtype of the arguments, at least float32.
+      context_size: what context it takes: the size of a vector, or the shape of another tensor
+        (`[T, C]`, a vector a step; `[H, W, C]`, one a pixel), batch apart, or a dictionary of
+        such by name. Default: none.
       is_constant_jacobian: whether the log-det does not depend on the argument.
+      parameters: the constructor's arguments, if they are not to be those that it was called with.
+      dtype: dtype of the arguments, float32 (default) or float64.
       validate_args: whether to run the costlier checks of the subclass.
-      name: name of the bijector.
+      name: name of the bijector. Default: that of the class in small letters.
 
     Raises:
       TypeError: if an argument's dtype is not `dtype`.
@@ -51,44 +73,90 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
 
     _cache = FreshCache(forward_name="_cached_forward", inverse_name="_cached_inverse")
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _arguments.remembering(cls.__init__)
+
     def __init__(
         self,
         *,
-        event_ndims,
-        parameters,
         event_shape=None,
-        inverse_event_ndims=None,
+        event_ndims=None,
         inverse_event_shape=None,
+        inverse_event_ndims=None,
         context_size=None,
-        dtype=tf.float32,
         is_constant_jacobian=False,
+        parameters=None,
+        dtype=tf.float32,
         validate_args=False,
         name=None,
     ):
+        name = name or type(self).__name__.lower()
         dtype = tf.as_dtype(dtype)
         if dtype not in (tf.float32, tf.float64):
             raise TypeError(
                 f"{name}: dtype must be float32 or float64, got {dtype.name}. For bfloat16 give "
                 "the conditioner a mixed policy; the bijector's own arithmetic stays in float32."
             )
+        domain = _static_shape(event_shape, event_ndims)
+        codomain = domain
+        if inverse_event_shape is not None or inverse_event_ndims is not None:
+            codomain = _static_shape(inverse_event_shape, inverse_event_ndims)
         super().__init__(
-            forward_min_event_ndims=event_ndims,
-            inverse_min_event_ndims=event_ndims
-            if inverse_event_ndims is None
-            else inverse_event_ndims,
+            forward_min_event_ndims=len(domain),
+            inverse_min_event_ndims=len(codomain),
             dtype=dtype,
             is_constant_jacobian=is_constant_jacobian,
             validate_args=validate_args,
-            parameters=parameters,
+            parameters=getattr(self, "_bound", None) if parameters is None else parameters,
             name=name,
         )
-        self._context_size = context_size
-        self._domain = self._no_dependency(_static_shape(event_shape, event_ndims))
-        self._codomain = self._no_dependency(
-            self._domain
-            if inverse_event_shape is None and inverse_event_ndims is None
-            else _static_shape(inverse_event_shape, self.inverse_min_event_ndims)
+        if self._parameters is None:  # TFP's word for none.
+            self._parameters = self._no_dependency({})
+        self._domain = self._no_dependency(domain)
+        self._codomain = self._no_dependency(codomain)
+        shapes = contexts.shapes_of(context_size, self._title())
+        self._context_shapes = self._no_dependency(shapes)
+
+    def add_weight(self, name, value, shape, start=0.0, *, dtype=None, trainable=True, **kwargs):
+        """Makes the variable of a `Weight`, or takes the one that the constructor was given.
+
+        It is written back into `parameters`, so that `copy()` shares it.
+
+        Args:
+          name: that of the constructor's argument, and of the `Weight` among the class's
+            attributes.
+          value: the constructor's argument: `None`; an array of `shape`; or a `tf.Variable` or
+            `tfp.util.TransformedVariable` of it, which is used as it is.
+          shape: shape of the variable.
+          start: number, or array of `shape`: what it starts from if `value` is `None`.
+          dtype: its dtype. Default: the bijector's.
+          trainable: whether it is trained.
+          **kwargs: as `tf.Variable`.
+
+        Raises:
+          TypeError: if it is no `Weight` of the class, or `value` has another dtype.
+          ValueError: if `value` has another shape.
+        """
+        weight = getattr(type(self), name, None)
+        if not isinstance(weight, Weight):
+            raise TypeError(
+                f"{self._title()}: '{name}' is no Weight of its class. Write `{name} = "
+                f"bijectors.Weight()` into the body of class {type(self).__name__}."
+            )
+        variable = make_weight(
+            value,
+            shape=shape,
+            start=start,
+            name=f"{self.name}/{name}",
+            title=self._title(),
+            dtype=tf.as_dtype(dtype or self.dtype),
+            trainable=trainable,
+            **kwargs,
         )
+        setattr(self, weight.attribute, variable)
+        self._parameters[name] = variable
 
     # Every object is itself: TFP would compare and hash all constructor parameters, down a whole
     # chain, at every call, to let equal bijectors share a cache.
@@ -100,8 +168,18 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
 
     @property
     def context_size(self):
-        """Size of the context's last axis, or `None` for a bijector without a context."""
-        return self._context_size
+        """The context that it takes: size of a vector, shape, dictionary of them, or `None`."""
+        return contexts.declared(self._context_shapes)
+
+    @property
+    def in_sequence(self):
+        """The bijectors that this one is but a sequence of, as `tfb.Chain` has them; else empty."""
+        return ()
+
+    @property
+    def branches(self):
+        """Parts of it that act on some of the channels by themselves: pairs of slice, bijector."""
+        return ()
 
     def get_config(self):
         """The constructor arguments, for saving; of a subclass, if it is registered with Keras."""
@@ -147,14 +225,14 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
 
     def _cached_forward(self, x, context=None):
         before = self._cache.snapshot(context)
-        pinned = self._pinned(x, self._as_context(context), self._domain, "forward")
+        pinned = self._pinned(x, self._as_tensors(context), self._domain, "forward")
         y, log_det = self._forward_and_log_det(*pinned)
         ildj = -_with_batch_shape(log_det, x, self.forward_min_event_ndims)
         return y, self._cache.attributes(before, x, y, ildj)
 
     def _cached_inverse(self, y, context=None):
         before = self._cache.snapshot(context)
-        pinned = self._pinned(y, self._as_context(context), self._codomain, "inverse")
+        pinned = self._pinned(y, self._as_tensors(context), self._codomain, "inverse")
         x, log_det = self._inverse_and_log_det(*pinned)
         ildj = _with_batch_shape(log_det, y, self.inverse_min_event_ndims)
         return x, self._cache.attributes(before, y, x, ildj)
@@ -227,41 +305,32 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
             got = value.shape[rank - ndims :] if rank >= ndims else None
             if got is None or not got.is_compatible_with(event_shape):
                 raise ValueError(
-                    f"{self._title()}.{method}: expected shape {_shape_text(event_shape)}, "
+                    f"{self._title()}.{method}: expected shape {contexts.text(event_shape)}, "
                     f"got {value.shape.as_list()}."
                 )
         elif ndims:
             raise ValueError(
-                f"{self._title()}.{method}: expected shape {_shape_text(event_shape)}, got a "
+                f"{self._title()}.{method}: expected shape {contexts.text(event_shape)}, got a "
                 "tensor of unknown rank. State its rank with "
                 f"tf.ensure_shape(x, {[None, *event_shape]})."
             )
         self._check_event(value, method)
-        context = self._as_context(context)
-        if context is None and self.context_size is not None:
-            raise ValueError(
-                f"{self._title()}.{method}: a context of shape [..., {self.context_size}] is "
-                "required, got none. Pass `context=` (for a distribution: "
-                "`bijector_kwargs={'context': ...}`, for a FlowModel: `context=`)."
-            )
-        if context is not None:
-            if self.context_size is None:
-                raise ValueError(
-                    f"{self._title()}.{method}: got a context, which this bijector would ignore. "
-                    "Leave it out, or build the flow with `context_size`."
-                )
-            if context.shape.rank is None:
-                raise ValueError(
-                    f"{self._title()}.{method}: expected a context of shape "
-                    f"[..., {self.context_size}], got a tensor of unknown rank. State its rank "
-                    f"with tf.ensure_shape(context, {[None, self.context_size]})."
-                )
-            if context.shape.rank == 0 or context.shape[-1] not in (None, self.context_size):
-                raise ValueError(
-                    f"{self._title()}.{method}: expected a context of shape "
-                    f"[..., {self.context_size}], got {context.shape.as_list()}."
-                )
-            self._check_context_batch(value, context, len(event_shape), method)
+        if context is None and self._context_shapes is None:
+            return value, None
+        title = f"{self._title()}.{method}"
+        contexts.check(
+            context,
+            self._context_shapes,
+            title,
+            required="Pass `context=` (for a distribution: `bijector_kwargs={'context': ...}`, for "
+            "a FlowModel: `context=`).",
+            ignored=", which this bijector would ignore. Leave it out, or build the flow with "
+            "`context_size`.",
+        )
+        context = self._as_tensors(context)
+        if rank is not None:
+            batch = value.shape[: rank - ndims].as_list()
+            contexts.check_batch(context, self._context_shapes, batch, title)
         return value, context
 
     def _pinned(self, value, context, event_shape, method):
@@ -269,53 +338,42 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
 
         Behind TFP's cache, which knows a tensor by its identity.
         """
+        if context is None and value.shape.is_fully_defined():
+            return value, None
         title = f"{self._title()}.{method}: "
         value = _with_event_shape(value, event_shape, f"{title}expected shape")
-        if context is not None:
-            context = _with_event_shape(
-                context, (self.context_size,), f"{title}expected a context of shape"
-            )
-        return value, context
+        return value, contexts.each(
+            lambda tensor, shape: _with_event_shape(
+                tensor, shape, f"{title}expected a context of shape"
+            ),
+            context,
+            self._context_shapes,
+        )
 
     def _check_event(self, value, method):
         """Further static checks of a subclass on an argument (Squeeze: even sizes)."""
 
-    def _check_context_batch(self, value, context, ndims, method):
-        if value.shape.rank is None:
-            return
-        batch = value.shape[: value.shape.rank - ndims].as_list()
-        rows = context.shape[:-1].as_list()
-        fits = len(rows) <= len(batch) and all(
-            m == 1 or None in (m, n) or m == n
-            for m, n in zip(reversed(rows), reversed(batch), strict=False)
-        )
-        if not fits:
-            raise ValueError(
-                f"{self._title()}.{method}: expected a context whose batch shape broadcasts to "
-                f"the argument's, {batch}, got {rows} (contexts of shape "
-                f"{context.shape.as_list()}). Give one row for all, or one for each event."
-            )
-
-    def _as_context(self, context):
+    def _as_tensors(self, context):
         if context is None:
             return None
-        return tf.cast(tf.convert_to_tensor(context), self.dtype)
+        return contexts.each(
+            lambda tensor, _: tf.cast(tf.convert_to_tensor(tensor), self.dtype),
+            context,
+            self._context_shapes,
+        )
 
     def _title(self):
-        return f"{type(self).__name__} '{self.name}'"
+        name = vars(self).get("_name") or self._bound.get("name")  # before the base has named it
+        return f"{type(self).__name__} '{name}'"
 
 
 def _static_shape(shape, ndims):
     if shape is None:
         return (None,) * ndims
     shape = tuple(None if n is None else int(n) for n in shape)
-    if len(shape) != ndims:
+    if ndims not in (None, len(shape)):
         raise ValueError(f"expected an event shape of {ndims} entries, got {shape}.")
     return shape
-
-
-def _shape_text(event_shape):
-    return f"[..., {', '.join('?' if n is None else str(n) for n in event_shape)}]"
 
 
 def _with_event_shape(value, event_shape, message):
@@ -336,7 +394,7 @@ def _with_event_shape(value, event_shape, message):
     shape = tf.shape(value)
     fits = tf.reduce_all([shape[n] == event_shape[n - start] for n in unknown])
     # XLA drops assertions. `ensure_shape` it checks, with a message of its own.
-    check = tf.debugging.Assert(fits, [f"{message} {_shape_text(event_shape)}, got", shape])
+    check = tf.debugging.Assert(fits, [f"{message} {contexts.text(event_shape)}, got", shape])
     sizes = value.shape.as_list()
     for n in unknown:
         sizes[n] = event_shape[n - start]
@@ -361,10 +419,3 @@ def _with_batch_shape(log_det, value, event_ndims):
 def sum_event(log_det, event_ndims):
     """Sums an elementwise log-det over the last `event_ndims` axes."""
     return tf.reduce_sum(log_det, axis=list(range(-event_ndims, 0))) if event_ndims else log_det
-
-
-def new_variable(value, *, name, dtype, trainable=True):
-    """Makes a variable of a bijector, or passes on the one that `copy()` hands over."""
-    if isinstance(value, tf.Variable):
-        return value
-    return tf.Variable(np.asarray(value), dtype=dtype, trainable=trainable, name=name)

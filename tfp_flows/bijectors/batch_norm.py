@@ -3,9 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.bijectors import initialization
-from tfp_flows.bijectors.base import FlowBijector, new_variable
-from tfp_flows.bijectors.training import in_training_mode
+from tfp_flows._checks import positive_integer
+from tfp_flows.bijectors import initialization, modes
+from tfp_flows.bijectors.base import FlowBijector
+from tfp_flows.bijectors.modes import in_training_mode
+from tfp_flows.bijectors.weights import Weight
 
 
 class BatchNorm(FlowBijector):
@@ -44,9 +46,7 @@ class BatchNorm(FlowBijector):
         hardly varies in a batch is divided by its root.
       log_scale, shift, mean, variance, initialized: the variables, as `copy()` hands them over,
         or arrays of shape `[size]` (and a `bool`) to start from. Default: 0, 0, 0, 1, False.
-      dtype: float32 (default) or float64.
-      validate_args: passed to the base class.
-      name: name of the bijector.
+      name, **kwargs: as `FlowBijector`.
 
     Raises:
       ValueError: if `size`, `momentum` or `epsilon` is out of range, the batch that it is
@@ -55,7 +55,7 @@ class BatchNorm(FlowBijector):
 
     >>> norm = BatchNorm(2, momentum=0.0)
     >>> data = tf.constant([[1.0, 10.0], [3.0, 30.0]])
-    >>> from tfp_flows.bijectors.training import training_mode
+    >>> from tfp_flows.bijectors.modes import training_mode
     >>> with training_mode():
     ...     z = norm.inverse(data)
     >>> tf.round(z).numpy()
@@ -72,6 +72,12 @@ class BatchNorm(FlowBijector):
       ones; the log-det, as in both, leaves out that the moments depend on the row.
     """
 
+    log_scale = Weight("Variable `[size]`.")
+    shift = Weight("Variable `[size]`.")
+    mean = Weight("Variable `[size]`, the running mean.")
+    variance = Weight("Variable `[size]`, the running variance.")
+    initialized = Weight("Boolean variable: whether the running statistics were set from data.")
+
     def __init__(
         self,
         size,
@@ -83,101 +89,46 @@ class BatchNorm(FlowBijector):
         mean=None,
         variance=None,
         initialized=None,
-        dtype=tf.float32,
-        validate_args=False,
         name="batch_norm",
+        **kwargs,
     ):
-        parameters = dict(locals())
-        if int(size) != size or size < 1:
-            raise ValueError(f"BatchNorm '{name}': size must be an integer >= 1, got {size!r}.")
+        title = self._title()
+        size = positive_integer(size, "size", title)
         if not 0 <= momentum < 1:
-            raise ValueError(f"BatchNorm '{name}': momentum must be in [0, 1), got {momentum!r}.")
+            raise ValueError(f"{title}: momentum must be in [0, 1), got {momentum!r}.")
         if not epsilon > 0:
-            raise ValueError(f"BatchNorm '{name}': epsilon must be > 0, got {epsilon!r}.")
-        size = int(size)
-
-        def variable(value, start, which, trainable):
-            value = [start] * size if value is None else value
-            if trainable or isinstance(value, tf.Variable):
-                return new_variable(value, name=f"{name}/{which}", dtype=dtype)
-            # Each replica moves its own copy, to equal values, for their moments are those of the
-            # global batch: no reduction is needed at the assignment.
-            return tf.Variable(
-                value,
-                dtype=dtype,
-                trainable=False,
-                name=f"{name}/{which}",
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.MEAN,
-            )
-
-        log_scale = variable(log_scale, 0.0, "log_scale", True)
-        shift = variable(shift, 0.0, "shift", True)
-        mean = variable(mean, 0.0, "mean", False)
-        variance = variable(variance, 1.0, "variance", False)
-        initialized = new_variable(
-            False if initialized is None else initialized,
-            name=f"{name}/initialized",
-            dtype=tf.bool,
-            trainable=False,
-        )
-        parameters.update(
-            log_scale=log_scale, shift=shift, mean=mean, variance=variance, initialized=initialized
-        )
-        super().__init__(
-            event_ndims=1,
-            event_shape=(size,),
-            dtype=dtype,
-            is_constant_jacobian=True,
-            validate_args=validate_args,
-            parameters=parameters,
-            name=name,
-        )
-        self._log_scale, self._shift = log_scale, shift
-        self._mean, self._variance, self._initialized = mean, variance, initialized
+            raise ValueError(f"{title}: epsilon must be > 0, got {epsilon!r}.")
+        super().__init__(event_shape=[size], is_constant_jacobian=True, name=name, **kwargs)
+        # Each replica moves its own copy, to equal values, for their moments are those of the
+        # global batch: no reduction is needed at the assignment.
+        running = {
+            "trainable": False,
+            "synchronization": tf.VariableSynchronization.ON_READ,
+            "aggregation": tf.VariableAggregation.MEAN,
+        }
+        self.add_weight("log_scale", log_scale, [size])
+        self.add_weight("shift", shift, [size])
+        self.add_weight("mean", mean, [size], **running)
+        self.add_weight("variance", variance, [size], 1.0, **running)
+        self.add_weight("initialized", initialized, [], False, dtype=tf.bool, trainable=False)
         self._momentum, self._epsilon = momentum, epsilon
 
-    @property
-    def log_scale(self):
-        """Variable `[size]`."""
-        return self._log_scale
-
-    @property
-    def shift(self):
-        """Variable `[size]`."""
-        return self._shift
-
-    @property
-    def mean(self):
-        """Variable `[size]`, the running mean."""
-        return self._mean
-
-    @property
-    def variance(self):
-        """Variable `[size]`, the running variance."""
-        return self._variance
-
-    @property
-    def initialized(self):
-        """Boolean variable: whether the running statistics were set from data."""
-        return self._initialized
-
     def _forward_and_log_det(self, x, context):
-        variance = self._variance + self._epsilon
-        y = (x - self._shift) * (tf.exp(-self._log_scale) * tf.sqrt(variance)) + self._mean
-        return y, tf.reduce_sum(0.5 * tf.math.log(variance) - self._log_scale)
+        variance = self.variance + self._epsilon
+        y = (x - self.shift) * (tf.exp(-self.log_scale) * tf.sqrt(variance)) + self.mean
+        return y, tf.reduce_sum(0.5 * tf.math.log(variance) - self.log_scale)
 
     def _inverse_and_log_det(self, y, context):
-        if initialization.active():
+        if modes.initializing():
             self._initialize(y)
-        mean, variance = self._mean, self._variance
+        mean, variance = self.mean, self.variance
         if in_training_mode():
             mean, variance = self._moments(y)
-            self._move(self._mean, mean)
-            self._move(self._variance, variance)
+            self._move(self.mean, mean)
+            self._move(self.variance, variance)
         variance = variance + self._epsilon
-        x = (y - mean) * (tf.exp(self._log_scale) * tf.math.rsqrt(variance)) + self._shift
-        return x, tf.reduce_sum(self._log_scale - 0.5 * tf.math.log(variance))
+        x = (y - mean) * (tf.exp(self.log_scale) * tf.math.rsqrt(variance)) + self.shift
+        return x, tf.reduce_sum(self.log_scale - 0.5 * tf.math.log(variance))
 
     def _moments(self, y):
         """Moments of the global batch, differentiable."""
@@ -191,7 +142,7 @@ class BatchNorm(FlowBijector):
         # Float32 sums of raw values would lose a spread that is small against the mean, so both
         # sums are of distances: to the running mean, then to the mean that this gives, of which
         # the second one corrects what is left. Both pivots are the same on all replicas.
-        pivot = tf.convert_to_tensor(self._mean)
+        pivot = tf.convert_to_tensor(self.mean)
         total, rows = _over_replicas([tf.reduce_sum(y - pivot, axes), rows])
         pivot = tf.stop_gradient(pivot + total / rows)  # no moment depends on it
         distance = y - pivot
@@ -212,13 +163,13 @@ class BatchNorm(FlowBijector):
     def _initialize(self, y):
         # Moments first: all workers take part in the reduction, whatever their flag says.
         moments = initialization.global_moments(y, axes=list(range(y.shape.rank - 1)))
-        if self._initialized.numpy():  # a MirroredVariable itself is always true (TF 2.21)
+        if self.initialized.numpy():  # a MirroredVariable itself is always true (TF 2.21)
             return
         initialization.check_moments(moments, y, self._title())
         mean, variance, _ = moments
-        self._mean.assign(tf.cast(mean, self.dtype))
-        self._variance.assign(tf.cast(variance, self.dtype))
-        self._initialized.assign(True)
+        self.mean.assign(tf.cast(mean, self.dtype))
+        self.variance.assign(tf.cast(variance, self.dtype))
+        self.initialized.assign(True)
 
 
 def _over_replicas(values):

@@ -8,7 +8,7 @@ from tensorflow.python import pywrap_tfe
 from tensorflow.python.framework.auto_control_deps_utils import get_read_write_resource_inputs
 from tensorflow_probability.python.internal import cache_util
 
-from tfp_flows.bijectors.training import in_training_mode
+from tfp_flows.bijectors.modes import in_training_mode
 
 # Graph -> how many of its operations were looked at, and how many there were at the last
 # assignment.

@@ -1,134 +1,147 @@
-"""Handing one context to every bijector that takes one."""
+"""What contexts a part takes: one tensor, a vector as a rule, or several of them by name.
 
-from tfp_flows.bijectors import stock
-from tfp_flows.bijectors.base import FlowBijector
+A part declares them as `context_size`: the size of a vector, the shape of another tensor (`[T, C]`,
+one vector a step; `[H, W, C]`, one a pixel), or a dictionary of such by name. Inside they are
+shapes: a tuple, or a dictionary of tuples.
+"""
+
+import collections.abc
+import numbers
+
+import numpy as np
+import tensorflow as tf
 
 
-def members(bijector):
-    """The bijectors that a stock TFP container holds, or an empty tuple."""
-    if isinstance(bijector, stock.Invert):
-        return (bijector.bijector,)
-    if isinstance(bijector, stock.Composition):
-        return tuple(bijector.bijectors)
-    return ()
-
-
-def context_size_of(bijector):
-    """The context size of a bijector or stock container; `None` if nothing in it takes one.
+def shapes_of(declared, title):
+    """The shapes that a `context_size` declares, or `None`.
 
     Raises:
-      ValueError: if two members take contexts of different sizes.
+      ValueError: if it is no size, shape or dictionary of them.
     """
-    if isinstance(bijector, FlowBijector):
-        return bijector.context_size
-    return common_context_size(members(bijector), bijector.name)
+    if declared is None:
+        return None
+    if isinstance(declared, collections.abc.Mapping) and declared:
+        return {name: shapes_of(shape, title) for name, shape in declared.items()}
+    sizes = (declared,) if isinstance(declared, numbers.Integral) else declared
+    if not isinstance(sizes, (tuple, list, tf.TensorShape)) or not all(map(_is_size, sizes)):
+        raise ValueError(
+            f"{title}: context_size must be the size of a vector, a shape, or a dictionary of "
+            f"them, got {declared!r}."
+        )
+    return tuple(None if n is None else int(n) for n in sizes)
 
 
-def common_context_size(bijectors, owner):
-    """The one context size of several bijectors, or `None`."""
-    sizes = {b.name: context_size_of(b) for b in bijectors}
-    sizes = {name: size for name, size in sizes.items() if size is not None}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"{owner}: its bijectors take contexts of different sizes, {sizes}.")
-    return next(iter(sizes.values()), None)
+def _is_size(n):
+    whole = isinstance(n, numbers.Integral) and not isinstance(n, bool)
+    return n is None or (whole and n >= 1)
 
 
-def context_kwargs(bijector, context):
-    """Keyword arguments that hand `context` to every member of `bijector` that takes one.
+def declared(shapes):
+    """The `context_size` of shapes: an `int` for a vector, else the shapes themselves."""
+    return shapes[0] if isinstance(shapes, tuple) and len(shapes) == 1 else shapes
 
-    Stock TFP containers route keyword arguments by the name of the member and drop unknown
-    names without a word; this walks them (`tfb.Chain`, `tfb.Invert`, `tfb.Blockwise`,
-    nested) and builds what they expect. `tfp_flows.bijectors.Chain` needs none of it: it
-    takes `context=` itself.
+
+def text(shapes):
+    """Shapes for a message, e.g. `[..., 3]`."""
+    if isinstance(shapes, dict):
+        return "{" + ", ".join(f"'{name}': {text(shape)}" for name, shape in shapes.items()) + "}"
+    return f"[..., {', '.join('?' if n is None else str(n) for n in shapes)}]"
+
+
+def common(parts, owner):
+    """The shapes that several parts take together, or `None`.
+
+    Parts that take tensors by name share those of equal names; else all take the same one.
 
     Args:
-      bijector: any `tfb.Bijector`.
-      context: tensor `[..., context_size]`, or `None`.
-
-    Returns:
-      A dictionary for `bijector.forward(x, **kwargs)`, or for the `bijector_kwargs` of a
-      `tfd.TransformedDistribution`. Empty if `context` is `None`.
+      parts: pairs of a part's name and its shapes, or `None` for a part without a context.
+      owner: who asks, for messages.
 
     Raises:
-      ValueError: if nothing in `bijector` takes a context, or two members of a stock
-        container share a name and only one of them takes it.
-
-    ```python
-    chain = tfb.Chain([conditional_coupling, tfb.Scale(2.0)])
-    y = chain.forward(x, **context_kwargs(chain, context))
-    ```
+      ValueError: if two parts take contexts of different sizes.
     """
+    parts = [(name, shapes) for name, shapes in parts if shapes is not None]
+    found = {}  # Name -> shapes of that tensor in the parts; the only one has the name None.
+    for _, shapes in parts:
+        for name, shape in (shapes if isinstance(shapes, dict) else {None: shapes}).items():
+            found.setdefault(name, set()).add(shape)
+    if any(len(shapes) > 1 for shapes in found.values()) or (None in found and len(found) > 1):
+        sizes = {name: declared(shapes) for name, shapes in parts}
+        raise ValueError(f"{owner}: its parts take contexts of different sizes, {sizes}.")
+    together = {name: shapes.pop() for name, shapes in found.items()}
+    return together.get(None, together or None)
+
+
+def take(context, shapes):
+    """Of a context what a part with these shapes takes, `None` for one without."""
+    if context is None or shapes is None:
+        return None
+    if isinstance(shapes, dict) and isinstance(context, dict):
+        return {name: context[name] for name in shapes if name in context}
+    return context
+
+
+def each(function, context, shapes):
+    """`function(tensor, shape)` of every tensor of a context; of `None`, `None`."""
     if context is None:
-        return {}
-    kwargs = _walk(bijector, context)
-    if not kwargs:
+        return None
+    if isinstance(shapes, dict):
+        return {name: function(context[name], shape) for name, shape in shapes.items()}
+    return function(context, shapes)
+
+
+def check(context, shapes, title, *, required, ignored):
+    """Raises unless a context is there, and of the shapes that a part takes, batch apart.
+
+    Args:
+      context: tensors, arrays or specs of them, or `None`.
+      shapes: those that the part takes, or `None`.
+      title: who asks.
+      required, ignored: what to do about a context that is missing, or that nobody takes.
+    """
+    if context is None and shapes is None:
+        return
+    if context is None:
         raise ValueError(
-            f"{type(bijector).__name__} '{bijector.name}': got a context, but no part of it takes "
-            "one: it would be ignored. Leave it out, or build the flow with `context_size`."
+            f"{title}: a context of shape {text(shapes)} is required, got none. {required}"
         )
-    return kwargs
+    if shapes is None:
+        raise ValueError(f"{title}: got a context{ignored}")
+    if isinstance(context, dict) != isinstance(shapes, dict) or (
+        isinstance(shapes, dict) and set(context) != set(shapes)
+    ):
+        got = sorted(context) if isinstance(context, dict) else "one tensor"
+        raise ValueError(f"{title}: expected a context of shape {text(shapes)}, got {got}.")
 
-
-def _walk(bijector, context):
-    if isinstance(bijector, FlowBijector):
-        return {"context": context} if bijector.context_size is not None else {}
-    if isinstance(bijector, stock.Invert):
-        return _walk(bijector.bijector, context)
-    routed = {}
-    for member in members(bijector):
-        kwargs = _walk(member, context)
-        if routed.setdefault(member.name, kwargs).keys() != kwargs.keys():
+    def check_one(tensor, shape):
+        got = tf.TensorShape(tensor.shape if hasattr(tensor, "shape") else np.shape(tensor))
+        if got.rank is None:
             raise ValueError(
-                f"{type(bijector).__name__} '{bijector.name}' has two members named "
-                f"'{member.name}' of which only one takes a context, and TFP routes it by name. "
-                "Give them different names."
+                f"{title}: expected a context of shape {text(shape)}, got a tensor of unknown "
+                f"rank. State its rank with tf.ensure_shape(context, {[None, *shape]})."
             )
-    return {name: kwargs for name, kwargs in routed.items() if kwargs}
+        if got.rank < len(shape) or not got[got.rank - len(shape) :].is_compatible_with(shape):
+            raise ValueError(
+                f"{title}: expected a context of shape {text(shape)}, got {got.as_list()}."
+            )
+
+    each(check_one, context, shapes)
 
 
-def distribution_context_kwargs(distribution, context):
-    """As `context_kwargs`, for `log_prob` and `sample` of a distribution.
+def check_batch(context, shapes, batch, title):
+    """Raises unless the batch shape of a context broadcasts to that of the argument."""
 
-    Walks nested `tfd.TransformedDistribution`s and `tfd.Independent`, down to a distribution with
-    an attribute `context_size`, which takes `context=` itself (`flows.made`).
-
-    Raises:
-      ValueError: if no part of the distribution takes a context.
-    """
-    if context is None:
-        return {}
-    kwargs = _walk_distribution(distribution, context)
-    if not kwargs:
-        raise ValueError(
-            f"{type(distribution).__name__} '{distribution.name}': got a context, but no part of "
-            "it takes one: it would be ignored. Leave it out, or build the flow with "
-            "`context_size`."
+    def check_one(tensor, shape):
+        rows = tensor.shape[: tensor.shape.rank - len(shape)].as_list()
+        fits = len(rows) <= len(batch) and all(
+            m == 1 or None in (m, n) or m == n
+            for m, n in zip(reversed(rows), reversed(batch), strict=False)
         )
-    return kwargs
+        if not fits:
+            raise ValueError(
+                f"{title}: expected a context whose batch shape broadcasts to the argument's, "
+                f"{batch}, got {rows} (contexts of shape {tensor.shape.as_list()}). Give one row "
+                "for all, or one for each event."
+            )
 
-
-def _walk_distribution(distribution, context):
-    if isinstance(distribution, stock.TransformedDistribution):
-        kwargs = {
-            "bijector_kwargs": _walk(distribution.bijector, context),
-            "distribution_kwargs": _walk_distribution(distribution.distribution, context),
-        }
-        return {name: value for name, value in kwargs.items() if value}
-    if isinstance(distribution, stock.Independent):
-        return _walk_distribution(distribution.distribution, context)
-    # A distribution of ours or of the user's own that takes a context itself.
-    return {"context": context} if getattr(distribution, "context_size", None) else {}
-
-
-def distribution_context_size(distribution):
-    """The context size of a distribution, or `None` if no part of it takes one."""
-    sizes = []
-    while distribution is not None:
-        if isinstance(distribution, stock.TransformedDistribution):
-            sizes.append(context_size_of(distribution.bijector))
-        sizes.append(getattr(distribution, "context_size", None))
-        distribution = getattr(distribution, "distribution", None)
-    sizes = sorted({size for size in sizes if size is not None})
-    if len(sizes) > 1:
-        raise ValueError(f"the parts of the distribution take contexts of sizes {sizes}.")
-    return sizes[0] if sizes else None
+    each(check_one, context, shapes)

@@ -5,7 +5,9 @@ import numbers
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.bijectors.base import FlowBijector, new_variable
+from tfp_flows._checks import positive_integer
+from tfp_flows.bijectors.base import FlowBijector
+from tfp_flows.bijectors.weights import Weight
 
 
 class InvertibleConv1x1(FlowBijector):
@@ -32,9 +34,7 @@ class InvertibleConv1x1(FlowBijector):
         it is what `copy()` hands over; give all four or none.
       log_scale, sign, permutation: see `lu`. `sign` and `permutation` are not trained, but
         they are variables, so that a checkpoint restores the whole matrix.
-      dtype: float32 (default) or float64.
-      validate_args: passed to the base class.
-      name: name of the bijector.
+      name, **kwargs: as `FlowBijector`.
 
     Raises:
       ValueError: if `size` is no positive integer, `seed` no integer >= 0, or only some of the
@@ -55,6 +55,11 @@ class InvertibleConv1x1(FlowBijector):
       sign and logarithm are kept apart, so that it cannot pass through 0 in training.
     """
 
+    lu = Weight("Variable `[size, size]`: `L` below and `U` above the diagonal.")
+    log_scale = Weight("Variable `[size]`: logarithms of the pivots.")
+    sign = Weight("Variable `[size]`: signs of the pivots; not trained.")
+    permutation = Weight("Variable `[size]`: the rows of `P`; not trained.")
+
     def __init__(
         self,
         size,
@@ -64,46 +69,25 @@ class InvertibleConv1x1(FlowBijector):
         log_scale=None,
         sign=None,
         permutation=None,
-        dtype=tf.float32,
-        validate_args=False,
         name="conv1x1",
+        **kwargs,
     ):
-        parameters = dict(locals())
-        if int(size) != size or size < 1:
-            raise ValueError(
-                f"InvertibleConv1x1 '{name}': size must be an integer >= 1, got {size!r}."
-            )
-        size = int(size)
+        size = positive_integer(size, "size", self._title())
         if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
-            raise ValueError(
-                f"InvertibleConv1x1 '{name}': seed must be an integer >= 0, got {seed!r}."
-            )
+            raise ValueError(f"{self._title()}: seed must be an integer >= 0, got {seed!r}.")
         given = [value is not None for value in (lu, log_scale, sign, permutation)]
         if any(given) and not all(given):
             raise ValueError(
-                f"InvertibleConv1x1 '{name}': give all of lu, log_scale, sign and permutation, "
-                "or none of them."
+                f"{self._title()}: give all of lu, log_scale, sign and permutation, or none of "
+                "them."
             )
         if not any(given):
             lu, log_scale, sign, permutation = _random_rotation_lu(size, seed)
-        lu = new_variable(lu, name=f"{name}/lu", dtype=dtype)
-        log_scale = new_variable(log_scale, name=f"{name}/log_scale", dtype=dtype)
-        sign = new_variable(sign, name=f"{name}/sign", dtype=dtype, trainable=False)
-        permutation = new_variable(
-            permutation, name=f"{name}/permutation", dtype=tf.int32, trainable=False
-        )
-        parameters.update(lu=lu, log_scale=log_scale, sign=sign, permutation=permutation)
-        super().__init__(
-            event_ndims=1,
-            event_shape=(size,),
-            dtype=dtype,
-            is_constant_jacobian=True,
-            validate_args=validate_args,
-            parameters=parameters,
-            name=name,
-        )
-        self._lu, self._log_scale = lu, log_scale
-        self._sign, self._permutation = sign, permutation
+        super().__init__(event_shape=[size], is_constant_jacobian=True, name=name, **kwargs)
+        self.add_weight("lu", lu, [size, size])
+        self.add_weight("log_scale", log_scale, [size])
+        self.add_weight("sign", sign, [size], trainable=False)
+        self.add_weight("permutation", permutation, [size], dtype=tf.int32, trainable=False)
         lower = np.tril(np.ones((size, size), dtype=bool), -1)
         self._lower, self._upper = self._no_dependency(lower), self._no_dependency(lower.T)
 
@@ -111,26 +95,26 @@ class InvertibleConv1x1(FlowBijector):
     def matrix(self):
         """The matrix `W` `[size, size]` of the data-to-latent direction."""
         lower, upper = self._factors()
-        return tf.gather(lower @ upper, tf.math.invert_permutation(self._permutation))
+        return tf.gather(lower @ upper, tf.math.invert_permutation(self.permutation))
 
     def _factors(self):
-        lu = tf.convert_to_tensor(self._lu)
+        lu = tf.convert_to_tensor(self.lu)
         zero = tf.zeros([], lu.dtype)
-        lower = tf.linalg.set_diag(tf.where(self._lower, lu, zero), tf.ones_like(self._log_scale))
-        pivots = self._sign * tf.exp(self._log_scale)
+        lower = tf.linalg.set_diag(tf.where(self._lower, lu, zero), tf.ones_like(self.log_scale))
+        pivots = self.sign * tf.exp(self.log_scale)
         return lower, tf.linalg.set_diag(tf.where(self._upper, lu, zero), pivots)
 
     def _inverse_and_log_det(self, y, context):
-        return _matvec(self.matrix, y), tf.reduce_sum(self._log_scale)
+        return _matvec(self.matrix, y), tf.reduce_sum(self.log_scale)
 
     def _forward_and_log_det(self, x, context):
         lower, upper = self._factors()
         # W^-1 = U^-1 L^-1 P^T, and P^T is the identity with its columns permuted.
-        permuted = tf.one_hot(self._permutation, lower.shape[0], dtype=lower.dtype)
+        permuted = tf.one_hot(self.permutation, lower.shape[0], dtype=lower.dtype)
         matrix = tf.linalg.triangular_solve(
             upper, tf.linalg.triangular_solve(lower, permuted), lower=False
         )
-        return _matvec(matrix, x), -tf.reduce_sum(self._log_scale)
+        return _matvec(matrix, x), -tf.reduce_sum(self.log_scale)
 
 
 def _matvec(matrix, value):

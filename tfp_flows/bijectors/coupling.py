@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows import elementwise as elementwise_maps
+from tfp_flows import masks
 from tfp_flows.bijectors.base import FlowBijector, sum_event
 from tfp_flows.bijectors.network import Network
 
@@ -38,11 +39,8 @@ class Coupling(FlowBijector):
         passes through (see `tfp_flows.masks`).
       elementwise: `"shift"`, `"affine"`, `"rational_quadratic_spline"` or an
         `elementwise.ElementwiseMap`.
-      context_size: size of the context. Default: `conditioner.context_size` if it has one.
-      dtype: float32 (default) or float64.
-      validate_args: passed to the base class.
-      parameters: for subclasses, their own constructor arguments.
-      name: name of the bijector.
+      context_size: what context the conditioner takes. Default: its own `context_size`.
+      name, **kwargs: as `FlowBijector`.
 
     Raises:
       TypeError: if the conditioner is no Keras layer.
@@ -68,26 +66,20 @@ class Coupling(FlowBijector):
         elementwise="affine",
         *,
         context_size=None,
-        dtype=tf.float32,
-        validate_args=False,
-        parameters=None,
         name="coupling",
+        **kwargs,
     ):
-        parameters = dict(locals()) if parameters is None else parameters
-        title = f"{type(self).__name__} '{name}'"
-        mask = _check_mask(mask, title)
+        title = self._title()
+        mask = masks.check(mask, title)
         elementwise = elementwise_maps.get(elementwise)
         if context_size is None:
             context_size = getattr(conditioner, "context_size", None)
         super().__init__(
-            event_ndims=mask.ndim,
             event_shape=mask.shape,
             context_size=context_size,
-            dtype=dtype,
             is_constant_jacobian=elementwise.is_constant_log_det,
-            validate_args=validate_args,
-            parameters=parameters,
             name=name,
+            **kwargs,
         )
         self._mask = self._no_dependency(mask)
         self._elementwise = self._no_dependency(elementwise)
@@ -107,7 +99,7 @@ class Coupling(FlowBijector):
             output_shape=(*mask.shape[:-1], sizes[1] * elementwise.num_parameters),
             owner=title,
             context_size=context_size,
-            dtype=dtype,
+            dtype=self.dtype,
         )
 
     @property
@@ -167,10 +159,7 @@ class AffineCoupling(Coupling):
       mask: boolean array of the event shape, `True` where an entry passes through.
       log_scale: `"tanh"` (default), `"exp"` (the paper's) or `"sigmoid"` (Glow's).
       cap: bound of the log-scale for `"tanh"`, `> 0`. Default 3.
-      context_size: size of the context. Default: `conditioner.context_size` if it has one.
-      dtype: float32 (default) or float64.
-      validate_args: passed to the base class.
-      name: name of the bijector.
+      name, **kwargs: as `Coupling`.
 
     Raises:
       TypeError, ValueError: as `Coupling`.
@@ -187,28 +176,10 @@ class AffineCoupling(Coupling):
     """
 
     def __init__(
-        self,
-        conditioner,
-        mask,
-        *,
-        log_scale="tanh",
-        cap=3.0,
-        context_size=None,
-        dtype=tf.float32,
-        validate_args=False,
-        name="affine_coupling",
+        self, conditioner, mask, *, log_scale="tanh", cap=3.0, name="affine_coupling", **kwargs
     ):
-        parameters = dict(locals())
-        super().__init__(
-            conditioner,
-            mask,
-            elementwise_maps.Affine(log_scale=log_scale, cap=cap),
-            context_size=context_size,
-            dtype=dtype,
-            validate_args=validate_args,
-            parameters=parameters,
-            name=name,
-        )
+        elementwise = elementwise_maps.Affine(log_scale=log_scale, cap=cap)
+        super().__init__(conditioner, mask, elementwise, name=name, **kwargs)
 
 
 class AdditiveCoupling(Coupling):
@@ -226,10 +197,7 @@ class AdditiveCoupling(Coupling):
     Args:
       conditioner: Keras 3 layer.
       mask: boolean array of the event shape, `True` where an entry passes through.
-      context_size: size of the context. Default: `conditioner.context_size` if it has one.
-      dtype: float32 (default) or float64.
-      validate_args: passed to the base class.
-      name: name of the bijector.
+      name, **kwargs: as `Coupling`.
 
     Raises:
       TypeError, ValueError: as `Coupling`.
@@ -244,27 +212,8 @@ class AdditiveCoupling(Coupling):
       2014, arXiv:1410.8516, section 3.2.
     """
 
-    def __init__(
-        self,
-        conditioner,
-        mask,
-        *,
-        context_size=None,
-        dtype=tf.float32,
-        validate_args=False,
-        name="additive_coupling",
-    ):
-        parameters = dict(locals())
-        super().__init__(
-            conditioner,
-            mask,
-            elementwise_maps.Shift(),
-            context_size=context_size,
-            dtype=dtype,
-            validate_args=validate_args,
-            parameters=parameters,
-            name=name,
-        )
+    def __init__(self, conditioner, mask, *, name="additive_coupling", **kwargs):
+        super().__init__(conditioner, mask, elementwise_maps.Shift(), name=name, **kwargs)
 
 
 class _Split:
@@ -292,30 +241,3 @@ class _Split:
         if self._order is not None:
             value = tf.gather(value, np.argsort(self._order), axis=-1)
         return value
-
-
-def _check_mask(mask, title):
-    mask = np.asarray(mask)
-    if mask.dtype != np.bool_:
-        if not np.isin(mask, (0, 1)).all():
-            raise ValueError(
-                f"{title}: expected a boolean mask, got {mask.dtype} with entries that are "
-                "neither 0 nor 1."
-            )
-        mask = mask.astype(bool)
-    if mask.ndim not in (1, 3):
-        raise ValueError(
-            f"{title}: expected a mask of the event shape, [D] or [H, W, C], got shape "
-            f"{list(mask.shape)}. See `tfp_flows.masks`."
-        )
-    if mask.all():
-        raise ValueError(
-            f"{title}: the mask transforms nothing: all {mask.size} entries are True (= passed "
-            "through). Make some of them False."
-        )
-    if not mask.any():
-        raise ValueError(
-            f"{title}: the mask passes nothing through: all {mask.size} entries are False "
-            "(= transformed), so the conditioner would see nothing. Make some of them True."
-        )
-    return mask

@@ -6,10 +6,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import elementwise as elementwise_maps
+from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.base import FlowBijector, sum_event
-from tfp_flows.bijectors.chain import apply, dtype_of, shape_after
-from tfp_flows.bijectors.context import context_size_of
 from tfp_flows.bijectors.network import Network
+from tfp_flows.bijectors.road import context_shapes_of, dtype_of, shape_after, steps_of, walk
 
 tfb = tfp.bijectors
 
@@ -40,10 +40,9 @@ class FactorOut(FlowBijector):
         Default: half.
       conditioner: Keras 3 layer, or `None` for a standard prior.
       elementwise: map of the conditional prior; used with a conditioner only.
-      context_size: size of the conditioner's context. Default: `conditioner.context_size`.
+      context_size: what context the conditioner takes. Default: its own `context_size`.
       dtype: float32 or float64. Default: that of `bijector`; float32 if it has none.
-      validate_args: passed to the base class.
-      name: name of the bijector.
+      name, **kwargs: as `FlowBijector`.
 
     Raises:
       TypeError: if `bijector` is none, or `dtype` is not its own.
@@ -70,11 +69,10 @@ class FactorOut(FlowBijector):
         elementwise="affine",
         context_size=None,
         dtype=None,
-        validate_args=False,
         name="factor_out",
+        **kwargs,
     ):
-        parameters = dict(locals())
-        title = f"FactorOut '{name}'"
+        title = self._title()
         if not isinstance(bijector, tfb.Bijector):
             raise TypeError(f"{title}: expected a tfb.Bijector, got a {type(bijector).__name__}.")
         shape = _known(event_shape, title)
@@ -95,12 +93,10 @@ class FactorOut(FlowBijector):
             )
         if conditioner is not None and context_size is None:
             context_size = getattr(conditioner, "context_size", None)
-        inner_size = context_size_of(bijector)
-        if None not in (inner_size, context_size) and inner_size != context_size:
-            raise ValueError(
-                f"{title}: the conditioner takes a context of size {context_size}, but "
-                f"'{bijector.name}' one of size {inner_size}."
-            )
+        prior = contexts.shapes_of(context_size, title)
+        shapes = contexts.common(
+            [("conditioner", prior), (bijector.name, context_shapes_of(bijector))], title
+        )
         below = dtype_of(bijector)
         dtype = tf.as_dtype(dtype or below or tf.float32)
         if below not in (None, dtype):
@@ -108,19 +104,17 @@ class FactorOut(FlowBijector):
                 f"{title}: '{bijector.name}' computes in {below.name}, got dtype={dtype.name}."
             )
         super().__init__(
-            event_ndims=len(shape),
             event_shape=shape,
-            context_size=inner_size if context_size is None else context_size,
+            context_size=shapes,
             dtype=dtype,
             is_constant_jacobian=bijector.is_constant_jacobian and conditioner is None,
-            validate_args=validate_args,
-            parameters=parameters,
             name=name,
+            **kwargs,
         )
         self._bijector = bijector
         self._sizes = self._no_dependency([num_kept, shape[-1] - num_kept])
         self._network = None
-        self._prior_takes_context = context_size is not None
+        self._prior_context = self._no_dependency(prior)
         if conditioner is not None:
             self._elementwise = self._no_dependency(elementwise_maps.get(elementwise))
             self._network = Network(
@@ -142,30 +136,32 @@ class FactorOut(FlowBijector):
         """The Keras layer of the conditional prior, or `None`."""
         return None if self._network is None else self._network.layer
 
+    @property
+    def branches(self):
+        """The deeper levels, which see the first channels."""
+        return ((slice(self._sizes[0]), self._bijector),)
+
     def split(self, value):
         """Splits an event into the channels that go on and those that are factored out."""
         return tf.split(value, self._sizes, axis=-1)
 
     def _forward_and_log_det(self, x, context):
-        kept, out = self.split(x)
-        ndims = self.forward_min_event_ndims
-        kept, log_det, _ = apply(self._bijector, kept, context, ndims, inverse=False)
-        if self._network is not None:
-            out, prior = self._elementwise.forward(out, self._prior(kept, context))
-            log_det = log_det + sum_event(prior, ndims)
-        return tf.concat([kept, out], axis=-1), log_det
+        return self._both(x, context, inverse=False)
 
     def _inverse_and_log_det(self, y, context):
-        kept, out = self.split(y)
-        ndims = self.inverse_min_event_ndims
-        below, log_det, _ = apply(self._bijector, kept, context, ndims, inverse=True)
+        return self._both(y, context, inverse=True)
+
+    def _both(self, value, context, *, inverse):
+        kept, out = self.split(value)
+        ndims = len(self._domain)
+        below, log_det, _ = walk(steps_of(self._bijector, inverse), kept, context, ndims)
         if self._network is not None:
-            out, prior = self._elementwise.inverse(out, self._prior(kept, context))
+            # The prior of what is factored out sees the data's side of the deeper levels.
+            act = self._elementwise.inverse if inverse else self._elementwise.forward
+            seen = contexts.take(context, self._prior_context)
+            out, prior = act(out, self._network(kept if inverse else below, seen))
             log_det = log_det + sum_event(prior, ndims)
         return tf.concat([below, out], axis=-1), log_det
-
-    def _prior(self, kept, context):
-        return self._network(kept, context if self._prior_takes_context else None)
 
 
 def _known(event_shape, title):

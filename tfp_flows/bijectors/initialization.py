@@ -1,49 +1,11 @@
-"""Data-dependent initialisation, as one explicit pass."""
+"""Moments of the data that a part is initialised from."""
 
-import contextlib
-import threading
 import warnings
 
 import numpy as np
 import tensorflow as tf
 
-_state = threading.local()
-
-
-@contextlib.contextmanager
-def data_dependent_initialization(reduce_sum=None):
-    """Lets the bijectors that see data inside the block initialise themselves from it.
-
-    Outside such a block nothing in this package is ever initialised by a call. Inside,
-    `ActNorm` sets its shift and scale so that what it puts out has mean 0 and variance 1 per
-    channel, once: a bijector that is initialised already, or was restored from a
-    checkpoint, is left alone.
-
-    Run data through the flow in eager mode, as a fresh tensor (`tf.identity`), because TFP
-    answers for a tensor it has met from its cache:
-
-    ```python
-    with tfp_flows.bijectors.data_dependent_initialization():
-        distribution.log_prob(tf.identity(batch))
-    ```
-
-    Args:
-      reduce_sum: function that sums a tensor over the workers of a distributed training. The
-        moments of the global batch are made of such sums (count, sum, sum of squares), which
-        is exact; a mean of the workers' standard deviations is not. Default: no other worker.
-    """
-    if getattr(_state, "reduce_sum", None) is not None:
-        raise RuntimeError("data_dependent_initialization() is active already: do not nest it.")
-    _state.reduce_sum = (lambda x: x) if reduce_sum is None else reduce_sum
-    try:
-        yield
-    finally:
-        _state.reduce_sum = None
-
-
-def active():
-    """Whether a data-dependent initialisation pass is running."""
-    return getattr(_state, "reduce_sum", None) is not None
+from tfp_flows.bijectors import modes
 
 
 def global_moments(value, axes):
@@ -56,7 +18,7 @@ def global_moments(value, axes):
             "data_dependent_initialization() runs in eager mode only, not inside tf.function: "
             "the pass assigns variables once, which a traced function would repeat."
         )
-    reduce_sum = _state.reduce_sum
+    reduce_sum = modes.reduce_sum()
     value = tf.cast(value, tf.float64)
     count = reduce_sum(tf.cast(tf.size(value) / tf.size(tf.reduce_sum(value, axes)), tf.float64))
     mean = reduce_sum(tf.reduce_sum(value, axes)) / count

@@ -1,7 +1,5 @@
 """Inverse autoregressive flows."""
 
-import tensorflow as tf
-
 from tfp_flows.bijectors.masked_autoregressive import MaskedAutoregressive
 
 
@@ -24,9 +22,7 @@ class InverseAutoregressive(MaskedAutoregressive):
     `[batch, D]` to `[batch, elementwise.num_parameters * D]`, parameter-major.
 
     Args:
-      conditioner, elementwise, size, context_size, block_size, dtype, validate_args: as
-        `MaskedAutoregressive`.
-      name: name of the bijector.
+      conditioner, elementwise, name, **kwargs: as `MaskedAutoregressive`.
 
     Raises:
       TypeError, ValueError: as `MaskedAutoregressive`.
@@ -47,26 +43,6 @@ class InverseAutoregressive(MaskedAutoregressive):
     _forward_is_sequential = False
 
     def __init__(
-        self,
-        conditioner,
-        elementwise="affine",
-        *,
-        size=None,
-        context_size=None,
-        block_size=None,
-        dtype=tf.float32,
-        validate_args=False,
-        name="inverse_autoregressive",
+        self, conditioner, elementwise="affine", *, name="inverse_autoregressive", **kwargs
     ):
-        parameters = dict(locals())
-        super().__init__(
-            conditioner,
-            elementwise,
-            size=size,
-            context_size=context_size,
-            block_size=block_size,
-            dtype=dtype,
-            validate_args=validate_args,
-            parameters=parameters,
-            name=name,
-        )
+        super().__init__(conditioner, elementwise, name=name, **kwargs)

@@ -42,10 +42,9 @@ class MaskedAutoregressive(FlowBijector):
       elementwise: `"shift"`, `"affine"` (default), `"rational_quadratic_spline"` or an
         `elementwise.ElementwiseMap`.
       size: `int >= 1`, the number D of entries. Default: `conditioner.size`.
-      context_size: size of the context. Default: `conditioner.context_size` if it has one.
+      context_size: what context the conditioner takes. Default: its own `context_size`.
       block_size: `int >= 1`, entries a block of the sequential direction. Larger blocks trace
         longer. Default: about 12, the fastest from D = 43 to D = 784.
-      dtype: float32 (default) or float64.
       validate_args: whether to check once, here, on random points and with random weights, which
         are put back, that the conditioner is autoregressive.
       name: name of the bijector.
@@ -77,26 +76,20 @@ class MaskedAutoregressive(FlowBijector):
         size=None,
         context_size=None,
         block_size=None,
-        dtype=tf.float32,
-        validate_args=False,
-        parameters=None,
         name="masked_autoregressive",
+        **kwargs,
     ):
-        parameters = dict(locals()) if parameters is None else parameters
-        title = f"{type(self).__name__} '{name}'"
+        title = self._title()
         elementwise = elementwise_maps.get(elementwise)
         size = _check_size(conditioner, size, elementwise, title)
         if context_size is None:
             context_size = getattr(conditioner, "context_size", None)
         super().__init__(
-            event_ndims=1,
-            event_shape=(size,),
+            event_shape=[size],
             context_size=context_size,
-            dtype=dtype,
             is_constant_jacobian=elementwise.is_constant_log_det,
-            validate_args=validate_args,
-            parameters=parameters,
             name=name,
+            **kwargs,
         )
         self._size = size
         self._elementwise = self._no_dependency(elementwise)
@@ -106,9 +99,9 @@ class MaskedAutoregressive(FlowBijector):
             output_shape=(size * elementwise.num_parameters,),
             owner=title,
             context_size=context_size,
-            dtype=dtype,
+            dtype=self.dtype,
         )
-        if validate_args:
+        if self.validate_args:
             check_autoregressive(self._network, size, context_size, self.dtype, title)
         self._sequential = None
         if hasattr(conditioner, "sequential_parts"):

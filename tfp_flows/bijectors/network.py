@@ -1,11 +1,13 @@
 """How a bijector holds and calls a Keras layer."""
 
+import contextlib
 import inspect
 
 import keras
 import tensorflow as tf
 
-from tfp_flows.bijectors.training import in_training_mode
+from tfp_flows.bijectors import context as contexts
+from tfp_flows.bijectors.modes import in_training_mode, substitutes
 
 
 class Network(tf.Module):
@@ -24,7 +26,7 @@ class Network(tf.Module):
       input_shape: shape of one input event, without the batch axis.
       output_shape: the shape of one output event that the bijector needs.
       owner: name of the bijector, for messages.
-      context_size: size of the context, or `None`.
+      context_size: what context the layer takes, as `FlowBijector` has it, or `None`.
       dtype: dtype of the bijector, to which the output is cast.
 
     Raises:
@@ -42,7 +44,7 @@ class Network(tf.Module):
             )
         self.layer = self._no_dependency(layer)
         self._shapes = self._no_dependency((tuple(input_shape), tuple(output_shape)))
-        self._context_size = context_size
+        self._context_shapes = self._no_dependency(contexts.shapes_of(context_size, owner))
         self._dtype = tf.as_dtype(dtype)
         self._by_keyword = context_size is not None and _takes_context(layer)
         self._check_output(owner)
@@ -53,14 +55,22 @@ class Network(tf.Module):
         """Calls the layer on `[..., *input_shape]` with any batch dimensions."""
         event_in, event_out = self._shapes
         batch_rank = None if x.shape.rank is None else x.shape.rank - len(event_in)
-        if batch_rank == 1 and (context is None or context.shape.rank == 2):
+        shapes = self._context_shapes
+        if batch_rank == 1 and context is None:
+            return self._call_layer(x, None)
+        ranks = contexts.each(lambda c, shape: c.shape.rank - len(shape), context, shapes)
+        if batch_rank == 1 and set(tf.nest.flatten(ranks)) == {1}:
             # The common case: Keras layers take just one batch dimension.
-            context = _match_rows(context, x)
+            context = contexts.each(lambda c, _: _match_rows(c, x), context, shapes)
             return self._call_layer(x, context)
         batch = tf.shape(x)[: tf.rank(x) - len(event_in)]
-        if context is not None:
-            context = tf.broadcast_to(context, tf.concat([batch, [self._context_size]], 0))
-            context = tf.reshape(context, [-1, self._context_size])
+
+        def flat(tensor, shape):
+            sizes = _sizes(tensor, len(shape))
+            tensor = tf.broadcast_to(tensor, tf.concat([batch, sizes], 0))
+            return tf.reshape(tensor, tf.concat([[-1], sizes], 0))
+
+        context = contexts.each(flat, context, self._context_shapes)
         sizes = [-1] + _sizes(x, len(event_in))
         out = self._call_layer(tf.reshape(x, sizes), context)
         out_sizes = _sizes(out, len(event_out))
@@ -73,12 +83,14 @@ class Network(tf.Module):
     def _call_layer(self, x, context):
         # So that Dropout, and whatever else tells training from inference, does so in `fit`.
         training = in_training_mode()
-        if context is None:
-            out = self.layer(x, training=training)
-        elif self._by_keyword:
-            out = self.layer(x, context=context, training=training)
-        else:
-            out = self.layer([x, context], training=training)
+        values = substitutes()
+        with _stateless(self.layer, values) if values else contextlib.nullcontext():
+            if context is None:
+                out = self.layer(x, training=training)
+            elif self._by_keyword:
+                out = self.layer(x, context=context, training=training)
+            else:
+                out = self.layer([x, context], training=training)
         # A conditioner may compute in bfloat16; the bijector never does.
         return tf.cast(out, self._dtype)
 
@@ -87,8 +99,12 @@ class Network(tf.Module):
         with tf.init_scope():
             x = tf.zeros((1, *(4 if n is None else n for n in event_in)), self._dtype)
             context = None
-            if self._context_size is not None:
-                context = tf.zeros((1, self._context_size), self._dtype)
+            if self._context_shapes is not None:
+                context = contexts.each(
+                    lambda _, shape: tf.zeros((1, *(n or 4 for n in shape)), self._dtype),
+                    self._context_shapes,
+                    self._context_shapes,
+                )
             try:
                 out = self._call_layer(x, context)
             except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
@@ -107,8 +123,10 @@ class Network(tf.Module):
             error = error.__context__
         event_in = self._shapes[0]
         given, remedy = f"[batch, {_text(event_in)}]", ""
-        if self._context_size is not None:
-            given += f" with a context [batch, {self._context_size}]"
+        if self._context_shapes is not None:
+            given += f" with a context {contexts.text(self._context_shapes)}".replace(
+                "...", "batch"
+            )
         rank = len(event_in) + 1
         if getattr(self.layer, "_input_rank", rank) != rank:
             kinds = {2: "vectors take MLP", 4: "images take ConvNet or ResNet"}
@@ -116,6 +134,12 @@ class Network(tf.Module):
         return (
             f"{owner}: its conditioner '{self.layer.name}' does not take {given}: {error}{remedy}"
         )
+
+
+def _stateless(layer, values):
+    """Has a layer read the values that `reading` gives its variables."""
+    mapping = [(v, values[id(v.value)]) for v in layer.variables if id(v.value) in values]
+    return keras.StatelessScope(state_mapping=mapping)
 
 
 def _takes_context(layer):
@@ -127,10 +151,11 @@ def _takes_context(layer):
 
 
 def _match_rows(context, x):
-    if context is None or context.shape[0] == x.shape[0] and x.shape[0] is not None:
+    if context.shape[0] == x.shape[0] and x.shape[0] is not None:
         return context
     # One row of context serves the whole batch; an unknown batch size may be either.
-    return tf.broadcast_to(context, [tf.shape(x)[0], context.shape[-1]])
+    event = _sizes(context, context.shape.rank - 1)
+    return tf.broadcast_to(context, tf.concat([tf.shape(x)[:1], event], 0))
 
 
 def _sizes(x, ndims):

@@ -23,9 +23,7 @@ class Squeeze(FlowBijector):
 
     Args:
       order: `"glow"` (default) or `"diagonal"`.
-      dtype: float32 (default) or float64.
-      validate_args: passed to the base class.
-      name: name of the bijector.
+      name, **kwargs: as `FlowBijector`.
 
     Raises:
       ValueError: for an unknown order; for an odd height or width, or, in `inverse`, a number
@@ -39,20 +37,10 @@ class Squeeze(FlowBijector):
       arXiv:1605.08803, section 3.6; D. P. Kingma, P. Dhariwal, Glow, 2018, arXiv:1807.03039.
     """
 
-    def __init__(self, order="glow", *, dtype=tf.float32, validate_args=False, name="squeeze"):
-        parameters = dict(locals())
+    def __init__(self, order="glow", *, name="squeeze", **kwargs):
         if order not in ("glow", "diagonal"):
-            raise ValueError(
-                f"Squeeze '{name}': order must be 'glow' or 'diagonal', got {order!r}."
-            )
-        super().__init__(
-            event_ndims=3,
-            dtype=dtype,
-            is_constant_jacobian=True,
-            validate_args=validate_args,
-            parameters=parameters,
-            name=name,
-        )
+            raise ValueError(f"{self._title()}: order must be 'glow' or 'diagonal', got {order!r}.")
+        super().__init__(event_ndims=3, is_constant_jacobian=True, name=name, **kwargs)
         self._order = order
 
     @property
@@ -112,15 +100,13 @@ class Squeeze(FlowBijector):
 
     def _forward_event_shape(self, input_shape):
         height, width, channels = _last_three(input_shape)
-        return tf.TensorShape(
-            [*input_shape[:-3], _scale(height, 1, 2), _scale(width, 1, 2), _scale(channels, 4, 1)]
-        )
+        event = [_scale(height, 1, 2), _scale(width, 1, 2), _scale(channels, 4, 1)]
+        return _batch_of(input_shape).concatenate(event)
 
     def _inverse_event_shape(self, output_shape):
         height, width, channels = _last_three(output_shape)
-        return tf.TensorShape(
-            [*output_shape[:-3], _scale(height, 2, 1), _scale(width, 2, 1), _scale(channels, 1, 4)]
-        )
+        event = [_scale(height, 2, 1), _scale(width, 2, 1), _scale(channels, 1, 4)]
+        return _batch_of(output_shape).concatenate(event)
 
     def _forward_event_shape_tensor(self, input_shape):
         height, width, channels = tf.unstack(input_shape[-3:])
@@ -131,6 +117,12 @@ class Squeeze(FlowBijector):
         height, width, channels = tf.unstack(output_shape[-3:])
         event = tf.stack([height * 2, width * 2, channels // 4])
         return tf.concat([output_shape[:-3], event], axis=0)
+
+
+def _batch_of(shape):
+    shape = tf.TensorShape(shape)
+    # Of an event of unknown rank all that is known is that it is an image.
+    return tf.TensorShape([]) if shape.rank is None else shape[:-3]
 
 
 def _last_three(shape):

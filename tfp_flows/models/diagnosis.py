@@ -4,9 +4,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows import bijectors
-from tfp_flows.bijectors import stock
-from tfp_flows.bijectors.chain import apply
+from tfp_flows.bijectors.road import title_of, visit
 
 _KEPT = "The weights are those of the last good step."
 _DIVERGED = (
@@ -23,11 +21,12 @@ SPOILT = (
 )
 
 
-def explain_nonfinite(distribution, x, context=None):
+def explain_nonfinite(distribution, road, x, context=None):
     """Names the first part, from the data to the latent, whose result is not finite.
 
     Args:
       distribution: the distribution whose `log_prob(x)` was not finite.
+      road: its steps.
       x: the batch.
       context: its context, or `None`.
 
@@ -39,24 +38,23 @@ def explain_nonfinite(distribution, x, context=None):
     if bad:
         found = f"{bad} of {x.shape[0]} rows of the data itself hold NaN or infinite values"
         return found, f"{_KEPT} Drop or fill these rows."
-    if context is not None and _bad_rows(context, x.shape[0]):
+    contexts = [] if context is None else tf.nest.flatten(context)
+    if any(_bad_rows(tensor, x.shape[0]) for tensor in contexts):
         return "the context holds NaN or infinite values", f"{_KEPT} Drop or fill these rows."
     found = spoilt_variable(distribution, distribution.variables)
     if found:
         return found, SPOILT
-    value = tf.identity(x)
-    while isinstance(distribution, stock.TransformedDistribution):
-        ndims = distribution.event_shape.rank
-        value, ndims, found = _probe(distribution.bijector, value, context, ndims, True)
+    for step, given, _, (value, log_det, _) in visit(road.steps, x, context, road.event_ndims):
+        found = _at_fault(step, given, value, log_det)
         if found:
-            return found
-        distribution = distribution.distribution
-    if not _bad_rows(distribution.log_prob(value), x.shape[0]):
+            return found, _DIVERGED if step.bijector.variables else _OUTSIDE
+        x = value
+    if not _bad_rows(road.base_log_prob(x, context), x.shape[0]):
         found = "every part of the distribution is finite on these data"
         return found, f"{_KEPT} Look at the sample weights and at added losses."
     found = (
-        f"the base distribution '{distribution.name}' gives a log-probability that is not finite; "
-        f"the latent's largest absolute value is {float(tf.reduce_max(tf.abs(value))):.3g}"
+        f"the base distribution '{road.base.name}' gives a log-probability that is not finite; "
+        f"the latent's largest absolute value is {float(tf.reduce_max(tf.abs(x))):.3g}"
     )
     return found, _DIVERGED
 
@@ -72,39 +70,24 @@ def spoilt_variable(distribution, variables):
                 and any(v is variable for v in part.variables)
             )
             return (
-                f"the variable '{variable.name}' of {type(owner).__name__} '{owner.name}' holds "
-                "values that are not finite"
+                f"the variable '{variable.name}' of {title_of(owner)} holds values that are not "
+                "finite"
             )
     return None
 
 
-def _probe(bijector, value, context, ndims, inverse):
-    if isinstance(bijector, stock.Invert):
-        return _probe(bijector.bijector, value, context, ndims, not inverse)
-    if isinstance(bijector, (stock.Chain, bijectors.Chain)):
-        for member in bijector.bijectors if inverse else reversed(bijector.bijectors):
-            value, ndims, found = _probe(member, value, context, ndims, inverse)
-            if found:
-                return value, ndims, found
-        return value, ndims, None
-    if isinstance(bijector, bijectors.FactorOut) and inverse:
-        kept, _ = bijector.split(value)
-        _, _, found = _probe(bijector.bijector, kept, context, ndims, inverse)
-        if found:
-            return value, ndims, found
-    result, log_det, ndims = apply(bijector, value, context, ndims, inverse=inverse)
-    rows = value.shape[0]
-    bad = max(_bad_rows(result, rows), _bad_rows(log_det, rows))
+def _at_fault(step, given, value, log_det):
+    """Says that a step made something that is not finite, or returns `None`."""
+    rows = given.shape[0]
+    bad = max(_bad_rows(value, rows), _bad_rows(log_det, rows))
     if not bad:
-        return result, ndims, None
-    what = "value" if _bad_rows(result, rows) else "log-det"
-    largest = float(tf.reduce_max(tf.abs(value)))
-    found = (
-        f"the first part to go wrong is {type(bijector).__name__} '{bijector.name}', whose {what} "
-        f"is not finite in {bad} of {rows} rows (the largest absolute value it was given is "
-        f"{largest:.3g})"
+        return None
+    what = "value" if _bad_rows(value, rows) else "log-det"
+    largest = float(tf.reduce_max(tf.abs(given)))
+    return (
+        f"the first part to go wrong is {step.title}, whose {what} is not finite in {bad} of "
+        f"{rows} rows (the largest absolute value it was given is {largest:.3g})"
     )
-    return result, ndims, (found, _DIVERGED if bijector.variables else _OUTSIDE)
 
 
 def _bad_rows(value, rows):

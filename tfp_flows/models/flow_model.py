@@ -1,37 +1,34 @@
 """The Keras model that trains a distribution."""
 
 import contextlib
-import functools
 import warnings
 
 import keras
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.bijectors.context import (
-    distribution_context_kwargs,
-    distribution_context_size,
-)
-from tfp_flows.bijectors.initialization import data_dependent_initialization
-from tfp_flows.bijectors.training import training_mode
+from tfp_flows.bijectors.modes import data_dependent_initialization
+from tfp_flows.bijectors.road import Road
 from tfp_flows.models import replicas
 from tfp_flows.models.callbacks import adapted
-from tfp_flows.models.checks import Checks
+from tfp_flows.models.density import Density
 from tfp_flows.models.diagnosis import SPOILT, spoilt_variable
+from tfp_flows.models.example import Example
 from tfp_flows.models.fused_adam import use_fused_update
 from tfp_flows.models.inputs import (
+    arrays,
     as_array,
+    check_data,
     first_batch,
     is_arrays,
     unpack,
     warn_of_discrete,
 )
 from tfp_flows.models.persistence import Persistence
-from tfp_flows.models.sampling import draw, stateless_seed
+from tfp_flows.models.sampling import stateless_seed
 from tfp_flows.models.start import start
 from tfp_flows.models.steps import Steps
-from tfp_flows.models.support import outside_scores_minus_infinity
+from tfp_flows.models.summary import summary_lines
 from tfp_flows.models.variables import (
     TensorFlowVariables,
     actnorms_of,
@@ -43,7 +40,7 @@ tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
-class FlowModel(Steps, Checks, Persistence, keras.Model):
+class FlowModel(Steps, Density, Persistence, keras.Model):
     """A `keras.Model` that fits a distribution to data by maximum likelihood.
 
         loss = -mean(log p(x))        in nats; for images also in bits/dim
@@ -109,9 +106,11 @@ class FlowModel(Steps, Checks, Persistence, keras.Model):
         # Neither Keras nor tf.train.Checkpoint must see the distribution itself: both see its
         # variables, each once, through the layers below.
         object.__setattr__(self, "_distribution", distribution)
-        object.__setattr__(self, "_dequantization", dequantization)
+        object.__setattr__(self, "_road", Road(distribution))
         object.__setattr__(self, "_actnorms", actnorms_of(distribution))
-        self._context_size = distribution_context_size(distribution)
+        shapes = self._road.context_shapes
+        example = Example.of(distribution, shapes, dequantization, title)
+        object.__setattr__(self, "_example", example)
         self.conditioners = conditioners_of(distribution)
         self.other_variables = TensorFlowVariables(
             raw_variables_of(distribution, self.conditioners), dtype.name
@@ -139,17 +138,17 @@ class FlowModel(Steps, Checks, Persistence, keras.Model):
     @property
     def dequantization(self):
         """The dequantization of integer data, or `None`."""
-        return self._dequantization
+        return self._example.dequantization
 
     @property
     def event_shape(self):
         """Shape of one example."""
-        return self.distribution.event_shape
+        return self._example.event_shape
 
     @property
     def context_size(self):
-        """Size of the context's last axis, or `None`."""
-        return self._context_size
+        """Size of the context's last axis, or `None`; of other contexts their shapes."""
+        return self._example.context_size
 
     @property
     def conditioner_policy(self):
@@ -208,7 +207,7 @@ class FlowModel(Steps, Checks, Persistence, keras.Model):
         fresh noise, networks drop out, and batch normalization uses the batch.
         """
         self._check_initialized("call")
-        x, context, _ = unpack(inputs, self)
+        x, context, _ = unpack(inputs, self._example)
         x = tf.convert_to_tensor(x)
         if training and self.dequantization is not None and not x.dtype.is_floating:
             x = tf.cast(self.dequantization(x, seed=stateless_seed(None)), self.distribution.dtype)
@@ -303,7 +302,7 @@ class FlowModel(Steps, Checks, Persistence, keras.Model):
                 "`sample_weight`."
             )
         x, y, kwargs["sample_weight"] = self._arrays(x, y, kwargs.get("sample_weight"))
-        warn_of_discrete(x, self)
+        warn_of_discrete(x, self._example)
         if kwargs.get("validation_data") is not None:
             validation = keras.utils.unpack_x_y_sample_weight(kwargs["validation_data"])
             validation = self._arrays(*validation)
@@ -342,10 +341,10 @@ class FlowModel(Steps, Checks, Persistence, keras.Model):
             as they are.
         """
         if isinstance(batch, tf.data.Dataset):
-            self._check_data(batch, None)
+            check_data(batch, None, self._example)
             batch = first_batch(batch, None, None)
-        x, context, _ = unpack(as_array(batch, self), self)
-        self._check_data(x, context)
+        x, context, _ = unpack(as_array(batch, self._example.dtype), self._example)
+        check_data(x, context, self._example)
         if not self._uninitialized():
             return
         x = self._prepare(tf.convert_to_tensor(x), (0, 1))
@@ -353,8 +352,7 @@ class FlowModel(Steps, Checks, Persistence, keras.Model):
         strategy = self.distribute_strategy
         reduce_sum = replicas.sum_over_workers(strategy)
         with strategy.scope(), data_dependent_initialization(reduce_sum):
-            # A fresh tensor: TFP's caches would answer for one that they have met.
-            self._log_prob(tf.identity(x), context)
+            self._log_prob(x, context)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         """`keras.Model.train_on_batch`, for a model that is initialised."""
@@ -398,72 +396,6 @@ class FlowModel(Steps, Checks, Persistence, keras.Model):
         with self._floatx(), self._explained():
             return super().predict(x, batch_size=batch_size, **kwargs)
 
-    # --- Density and samples. ---
-
-    def log_prob(self, x, context=None):
-        """Log-density of `x` in nats.
-
-        Args:
-          x: `[..., *event_shape]` in the distribution's dtype; integers if the model
-            dequantizes, by one draw of noise for all rows, the same at every call.
-          context: `[..., context_size]`, broadcast over the batch, for a conditional flow.
-
-        Returns:
-          Tensor of the batch shape. Outside the support it is -inf.
-
-        Raises:
-          TypeError, ValueError: for data that do not fit, or that hold NaN.
-        """
-        self._check_initialized("log_prob")
-        x, context, _ = self._arrays(x, context, batched=False)
-        if context is None:
-            x, context, _ = unpack(x, self)
-        x, context = tf.convert_to_tensor(x), self._context(context)
-        batch = x.shape[: x.shape.rank - self.event_shape.rank] if x.shape.rank else []
-        if 0 in batch:  # oneDNN's fused convolution gives no rows a wrong shape (TF 2.21).
-            return tf.zeros(batch, self.distribution.dtype)
-        return self._function("log_prob", self._log_prob_of_data, x, context)(x, context)
-
-    def sample(self, n=(), *, seed=None, context=None, temperature=1.0):
-        """Draws samples.
-
-        Args:
-          n: how many, `int` or a shape such as `[3, 5]`; default one, without a batch axis.
-          seed: `int` or a pair of them; the same seed gives the same samples. Default: fresh.
-          context: `[..., context_size]`: its batch shape must broadcast with `n`.
-          temperature: `> 0`; the latent's deviation from the base's mean is multiplied by it.
-            Below 1 gives more typical samples.
-
-        Returns:
-          Tensor `[*n, *event_shape]`.
-        """
-        self._check_initialized("sample")
-        temperature_known = tf.get_static_value(tf.convert_to_tensor(temperature))
-        if np.ndim(temperature_known) or not (temperature_known is None or temperature_known > 0):
-            raise ValueError(f"FlowModel.sample: temperature must be > 0, got {temperature!r}.")
-        shape = tf.reshape(tf.convert_to_tensor(n, dtype=tf.int32), [-1])
-        known = tf.get_static_value(shape)  # None for a tensor inside a tf.function
-        if known is not None and (known < 1).any():
-            raise ValueError(f"FlowModel.sample: n must be at least 1, got {n!r}.")
-        context = self._context(context)
-        self._check_context(context, "sample")
-        if context is not None and known is not None:
-            rows = context.shape[:-1].as_list()
-            if len(rows) > len(known) or any(
-                m not in (1, n) for m, n in zip(rows[::-1], known[::-1], strict=False)
-            ):
-                raise ValueError(
-                    f"FlowModel.sample: expected a context whose batch shape broadcasts to n = "
-                    f"{known.tolist()}, got {rows}. Give one row for all, or one for each sample."
-                )
-        if temperature_known == 1.0:
-            temperature = None  # It needs no mean, which some bases do not have.
-        else:
-            temperature = tf.cast(temperature, self.distribution.dtype)
-        sample = self._function("sample", self._sample, shape, context)
-        samples = sample(shape, stateless_seed(seed), context, temperature)
-        return tf.ensure_shape(samples, [None] * shape.shape[0] + self.event_shape.as_list())
-
     def summary(self, line_length=None, print_fn=None):
         """Prints a table with a row per part of the distribution.
 
@@ -471,29 +403,27 @@ class FlowModel(Steps, Checks, Persistence, keras.Model):
           line_length: width of the first column. Default: as needed.
           print_fn: function that takes each line. Default: `print`.
         """
-        from tfp_flows.models.summary import summary_lines
-
         for line in summary_lines(self, line_length):
             (print_fn or print)(line)
 
     # --- Inside. ---
 
-    def _log_prob(self, x, context=None, training=False):
-        kwargs = distribution_context_kwargs(self.distribution, context)
-        with training_mode(training):
-            log_prob = self.distribution.log_prob(x, **kwargs)
-        if training:
-            return log_prob  # Not finite either way, and then `fit` says why.
-        return outside_scores_minus_infinity(self.distribution, x, log_prob)
+    def _check_trainable(self):
+        if self.trainable_variables:
+            return
+        reason = (
+            "no tf.Variable and no Keras layer. Give its parts variables, e.g. "
+            "tfb.Scale(tf.Variable(1.0)), or take a recipe from tfp_flows.flows."
+        )
+        if self.distribution.variables:
+            reason = "all its variables are frozen. Set `trainable` of the model or its networks."
+        raise ValueError(
+            f"FlowModel '{self.name}': the distribution '{self.distribution.name}' has nothing to "
+            f"train: {reason}"
+        )
 
-    def _log_prob_of_data(self, x, context):
-        return self._log_prob(self._prepare(x, (0, 0)), context)
-
-    def _sample(self, shape, seed, context, temperature):
-        return draw(self.distribution, shape, seed, context, temperature)
-
-    def _context(self, context):
-        return None if context is None else tf.cast(context, self.distribution.dtype)
+    def _arrays(self, x, context=None, weight=None):
+        return arrays(x, context, weight, self._example)
 
     @contextlib.contextmanager
     def _floatx(self):
@@ -504,14 +434,3 @@ class FlowModel(Steps, Checks, Persistence, keras.Model):
             yield
         finally:
             keras.config.set_floatx(before)
-
-    def _function(self, name, python_function, value, context):
-        # One for each rank: relaxed over several ranks, TensorFlow would trace with an unknown one.
-        rank = value.shape[0] if name == "sample" else value.shape.rank
-        key = f"{name}_{rank}_{None if context is None else context.shape.rank}"
-        if key not in self._functions:
-            # A partial: TensorFlow would count the traces of them all together, and warn.
-            self._functions[key] = tf.function(
-                functools.partial(python_function), reduce_retracing=True, autograph=False
-            )
-        return self._functions[key]

@@ -5,12 +5,13 @@ import warnings
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
+
+from tfp_flows.bijectors import context as contexts
 
 _ARRAYS = np.ndarray, tf.Tensor, tuple, list, dict
 
 
-def unpack(data, model):
+def unpack(data, example):
     """Returns `x`, context and sample weight of a batch in any of the accepted forms.
 
     A context may come as Keras's `y`, as the second of a pair, or under the key "context".
@@ -20,49 +21,48 @@ def unpack(data, model):
         x = x[0]
     if isinstance(x, (tuple, list)) and len(x) == 2:
         x, second = x
-        context = _only_one(context, second, model)
+        context = _only_one(context, second, example)
     if isinstance(x, dict):
         unknown = sorted(set(x) - {"x", "context", "sample_weight"})
         if unknown or "x" not in x:
             raise ValueError(
-                f"FlowModel '{model.name}': expected the keys 'x', and perhaps 'context' and "
+                f"{example.title}: expected the keys 'x', and perhaps 'context' and "
                 f"'sample_weight', got {sorted(x)}."
             )
-        context = _only_one(context, x.get("context"), model)
+        context = _only_one(context, x.get("context"), example)
         weight = x.get("sample_weight", weight)
         x = x["x"]
-    if context is not None and model.context_size is None:
-        model._check_context(context, "fit")
-    if context is not None and tf.is_tensor(context):
-        context = tf.cast(context, model.distribution.dtype)
-        if context.shape.rank is None or context.shape[-1] is None:
-            rank = 2 if context.shape.rank is None else context.shape.rank
-            context = tf.ensure_shape(context, [None] * (rank - 1) + [model.context_size])
+    if context is not None:
+        tensors = tf.nest.flatten(context)
+        if not any(tf.is_tensor(c) and c.shape.rank is None for c in tensors):
+            check_context(context, example)
+        if all(map(tf.is_tensor, tensors)):
+            context = as_context(context, example)
     return x, context, weight
 
 
-def _only_one(context, other, model):
+def _only_one(context, other, example):
     if context is not None and other is not None:
         raise ValueError(
-            f"FlowModel '{model.name}': got two contexts, one with the data and one as `y`. Give "
+            f"{example.title}: got two contexts, one with the data and one as `y`. Give "
             "one of them."
         )
     return other if context is None else context
 
 
-def as_array(x, model):
+def as_array(x, dtype):
     """`x` with tables of pandas and tensors of torch as arrays, and nested lists of numbers too.
 
-    Python's floats, which have no dtype that anybody chose, take the model's.
+    Python's floats, which have no dtype that anybody chose, take the given one.
     """
     if isinstance(x, list) and not any(hasattr(member, "__array__") for member in x):
         x = np.asarray(x)
-        return x.astype(model.distribution.dtype.as_numpy_dtype) if x.dtype.kind == "f" else x
+        return x.astype(dtype.as_numpy_dtype) if x.dtype.kind == "f" else x
     if isinstance(x, (tuple, list)):
-        members = tuple(as_array(member, model) for member in x)
+        members = tuple(as_array(member, dtype) for member in x)
         return members[0] if len(members) == 1 else members
     if isinstance(x, dict):
-        return {name: as_array(member, model) for name, member in x.items()}
+        return {name: as_array(member, dtype) for name, member in x.items()}
     if hasattr(x, "__array__") and not isinstance(x, (np.ndarray, tf.Tensor)):
         return np.asarray(x)
     return x
@@ -73,16 +73,16 @@ def is_arrays(x):
     return isinstance(x, _ARRAYS)
 
 
-def with_weights(x, context, weight, model):
+def with_weights(x, context, weight, example):
     """Returns x, y and sample weight such that Keras, which drops weights without y, keeps them."""
     if weight is None or not is_arrays(x):
         return x, context, weight
-    data, second, _ = unpack(x, model)
+    data, second, _ = unpack(x, example)
     rows = len(data)
     weight = weight if tf.is_tensor(weight) else np.asarray(weight)
     if tuple(weight.shape) not in ((rows,), (rows, 1)):
         raise ValueError(
-            f"FlowModel '{model.name}': expected a sample weight for each of the {rows} rows, of "
+            f"{example.title}: expected a sample weight for each of the {rows} rows, of "
             f"shape [{rows}], got shape {list(weight.shape)}."
         )
     if context is not None:
@@ -91,10 +91,9 @@ def with_weights(x, context, weight, model):
     return {name: value for name, value in data.items() if value is not None}, None, None
 
 
-def check_array(x, model, batched=True):
+def check_array(x, example, batched=True):
     """Checks dtype, shape and values of data that are an array, a tensor or a `TensorSpec`."""
-    title = f"FlowModel '{model.name}'"
-    wanted = tf.as_dtype(model.distribution.dtype)
+    title, wanted = example.title, example.dtype
     if x is None:
         raise ValueError(f"{title}: no data: x is None.")
     if not hasattr(x, "dtype"):
@@ -106,12 +105,12 @@ def check_array(x, model, batched=True):
             f"columns. Encode them as numbers: x.astype('{wanted.name}')."
         )
     if dtype.is_integer or dtype.is_bool:
-        if model.dequantization is None and not is_density(model.distribution):
+        if example.dequantization is None and not example.continuous:
             raise TypeError(
                 f"{title}: expected {wanted.name} data, got {dtype.name}. Cast them: "
                 f"x.astype('{wanted.name}')."
             )
-        if model.dequantization is None:
+        if example.dequantization is None:
             raise TypeError(
                 f"{title}: got {dtype.name} data, but a flow is a density of continuous values "
                 "and would put infinite density on integers. Build the model with "
@@ -125,7 +124,7 @@ def check_array(x, model, batched=True):
             f"x.astype('{wanted.name}')"
             + (f", or build the flow with dtype='{dtype.name}'." if other else ".")
         )
-    event = model.event_shape
+    event = example.event_shape
     shape = tf.TensorShape(x.shape)
     wanted_shape = ", ".join(["batch" if batched else "...", *map(str, event)])
     if batched and shape.rank == event.rank and shape.is_compatible_with(event):
@@ -145,16 +144,11 @@ def check_array(x, model, batched=True):
     if batched and shape.rank and shape[0] == 0:
         raise ValueError(f"{title}: no data: got {shape.as_list()}, which has no rows.")
     check_nan(x, f"{title}: the data hold")
-    if model.dequantization is not None:
-        check_levels(x, model, title)
+    if example.dequantization is not None:
+        check_levels(x, example)
 
 
-def is_density(distribution):
-    """Whether a distribution is one of continuous values; `flows.made`, say, may be of 0 and 1."""
-    return distribution.reparameterization_type == tfp.distributions.FULLY_REPARAMETERIZED
-
-
-def warn_of_discrete(x, model, rows=1000):
+def warn_of_discrete(x, example, rows=1000):
     """Warns of floating data that are whole numbers, or pixels divided by 255.
 
     A flow's likelihood of them has no bound.
@@ -165,7 +159,7 @@ def warn_of_discrete(x, model, rows=1000):
         x = x.get("x")
     if isinstance(x, (tuple, list)) and len(x) == 2:
         x = x[0]
-    if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or not is_density(model.distribution):
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or not example.continuous:
         return
     some = x[:: max(1, len(x) // rows)][:rows].reshape(min(len(x), rows), -1)
     if len(some) < 20:
@@ -179,7 +173,7 @@ def warn_of_discrete(x, model, rows=1000):
         return
     numbers = f"{entries[:5].tolist()}{' and more' if len(entries) > 5 else ''}"
     warnings.warn(
-        f"FlowModel '{model.name}': {len(entries)} of the {some.shape[1]} entries of a row hold "
+        f"{example.title}: {len(entries)} of the {some.shape[1]} entries of a row hold "
         f"{kind} alone (entry {numbers}). A flow can put any density on such values, and "
         "then its likelihood means nothing. Give the integers themselves and build the model with "
         "dequantization=preprocessing.UniformDequantization() and a preprocessing.Logit or scale, "
@@ -188,19 +182,19 @@ def warn_of_discrete(x, model, rows=1000):
     )
 
 
-def check_levels(x, model, title):
+def check_levels(x, example):
     """Refuses integers that the dequantization does not know, where there are values to look at."""
     if not isinstance(x, (np.ndarray, tf.Tensor)) or not tf.as_dtype(x.dtype).is_integer:
         return
     if not np.size(x) or (isinstance(x, tf.Tensor) and not hasattr(x, "numpy")):
         return
-    levels = model.dequantization.num_levels
+    levels = example.dequantization.num_levels
     least, most = int(np.min(x)), int(np.max(x))
     if least < 0 or most >= levels:
-        raise ValueError(_wrong_levels(title, levels, least, most))
+        raise ValueError(_wrong_levels(example.title, levels, least, most))
 
 
-def checks_of_batch(x, model, nan):
+def checks_of_batch(x, example, nan):
     """Checks of what is only known of a batch when a step runs.
 
     The shape, where it is not static; the range of integers; NaN, if `nan`.
@@ -209,7 +203,7 @@ def checks_of_batch(x, model, nan):
       Triples for `Steps._require`: a Boolean tensor, a function that returns the message, and
       its arguments.
     """
-    title, event = f"FlowModel '{model.name}'", model.event_shape
+    title, event = example.title, example.event_shape
     wanted = ", ".join(["batch", *map(str, event)])
     if not x.shape.is_compatible_with([None, *event]):
         raise ValueError(f"{title}: expected data of shape [{wanted}], got {x.shape.as_list()}.")
@@ -222,8 +216,8 @@ def checks_of_batch(x, model, nan):
         # False, too, if there are more or fewer of them.
         same = tf.raw_ops.Equal(x=sizes[1:], y=list(event), incompatible_shape_error=False)
         yield tf.reduce_all(same), shape, [sizes]
-    if model.dequantization is not None and x.dtype.is_integer:
-        levels = model.dequantization.num_levels
+    if example.dequantization is not None and x.dtype.is_integer:
+        levels = example.dequantization.num_levels
         if x.dtype.min < 0 or x.dtype.max >= levels:
             least, most = tf.reduce_min(x), tf.reduce_max(x)
             fits = (least >= 0) & (tf.cast(most, tf.int64) < levels) | tf.equal(tf.size(x), 0)
@@ -270,6 +264,55 @@ def check_nan(x, what):
         x = np.atleast_1d(x)
         rows = np.isnan(x).reshape(len(x), -1).any(axis=1)
         raise ValueError(_holds_nan(what, rows))
+
+
+def check_data(x, context, example, batched=True):
+    """Checks what can be seen of the data without running it."""
+    if isinstance(x, tf.data.Dataset):
+        x = x.element_spec
+    elif x is not None and not is_arrays(x):
+        return  # A generator, a loader, a distributed dataset: Keras draws from them.
+    x, context, _ = unpack(x if context is None else (x, context), example)
+    check_array(x, example, batched)
+    check_context(context, example)
+
+
+def check_context(context, example):
+    """Raises unless a context, of any batch shape, is what the distribution takes."""
+    if context is None and example.context_shapes is None:
+        return
+    contexts.check(
+        context,
+        example.context_shapes,
+        example.title,
+        required="Give it to log_prob and sample as `context=`, to fit and evaluate as `y=`, to "
+        "predict as `(x, context)`.",
+        ignored=" (or `y`), but no part of the distribution takes one: it would be ignored. Leave "
+        "it out, or build the flow with `context_size`.",
+    )
+    for tensor in tf.nest.flatten(context):
+        check_nan(tensor, f"{example.title}: the context holds")
+
+
+def as_context(context, example):
+    """A context as tensors of the distribution's dtype."""
+    if context is None:
+        return None
+
+    def as_tensor(tensor, shape):
+        tensor = tf.cast(tensor, example.dtype)
+        rank = tensor.shape.rank
+        batch = [None] * (1 if rank is None else rank - len(shape))
+        return tf.ensure_shape(tensor, [*batch, *shape])
+
+    return contexts.each(as_tensor, context, example.context_shapes)
+
+
+def arrays(x, context, weight, example, batched=True):
+    """Data as Keras takes them, checked: x, y and sample weights."""
+    x, context, weight = (as_array(a, example.dtype) for a in (x, context, weight))
+    check_data(x, context, example, batched)
+    return with_weights(x, context, weight, example)
 
 
 def first_batch(x, y, batch_size, training=1.0, rows=512):

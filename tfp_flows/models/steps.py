@@ -49,7 +49,7 @@ class Steps:
 
     def train_step(self, data):
         """One step of `fit`: the gradient of the mean negative log-likelihood."""
-        x, context, weight = unpack(data, self)
+        x, context, weight = unpack(data, self._example)
         x = self._checked(x, nan=False)  # NaN makes the loss NaN, which is checked.
         counts = replicas.of_each_replica(tf.shape(x)[0])
         rows = tf.cast(tf.reduce_sum(counts), self.distribution.dtype)
@@ -90,7 +90,7 @@ class Steps:
 
     def test_step(self, data):
         """One step of `evaluate`."""
-        x, context, weight = unpack(data, self)
+        x, context, weight = unpack(data, self._example)
         x = self._checked(x)
         counts = replicas.of_each_replica(tf.shape(x)[0])
         x = self._prepare(x, (2, self._loss_nats.count), counts)
@@ -103,7 +103,7 @@ class Steps:
 
     def predict_step(self, data):
         """One step of `predict`: log-probabilities in nats."""
-        x, context, _ = unpack(data, self)
+        x, context, _ = unpack(data, self._example)
         x = self._prepare(self._checked(x), (0, 0))
         compute = self._compiled(self._log_prob)
         return self._unless_empty(x, lambda: compute(x, context), lambda: tf.zeros([0], x.dtype))
@@ -255,7 +255,9 @@ class Steps:
             bad = np.flatnonzero(~np.isfinite(losses.numpy()))
             number = int(number)
             if number in bad:
-                found, remedy = explain_nonfinite(self.distribution, x, *context)
+                found, remedy = explain_nonfinite(
+                    self.distribution, self._road, x, self._packed(context)
+                )
             elif (bad // local == number // local).any():
                 return None  # Another replica of this process says it.
             else:
@@ -266,14 +268,20 @@ class Steps:
             )
 
         arguments = [losses, replicas.replica_id(), x]
-        arguments += [] if context is None else [context]
+        arguments += [] if context is None else tf.nest.flatten(context)
         finite = tf.reduce_all(tf.math.is_finite(losses))
         return self._require(finite, explain, arguments, FloatingPointError)
+
+    def _packed(self, flat):
+        shapes = self._example.context_shapes
+        if not flat or not isinstance(shapes, dict):
+            return flat[0] if flat else None
+        return tf.nest.pack_sequence_as(dict.fromkeys(shapes), flat)
 
     def _checked(self, x, nan=True):
         """`x` of a step once it has passed the checks that need its values."""
         x = tf.convert_to_tensor(x)
-        checks = [self._require(*check) for check in checks_of_batch(x, self, nan)]
+        checks = [self._require(*check) for check in checks_of_batch(x, self._example, nan)]
         with tf.control_dependencies(checks):
             x = tf.identity(x) if checks else x
         return tf.ensure_shape(x, [None, *self.event_shape])

@@ -2,18 +2,11 @@
 
 import numpy as np
 
-from tfp_flows import bijectors
-from tfp_flows.bijectors import stock
-
 
 def summary_lines(model, line_length=None):
     """The lines of the summary: one row per part, from the data to the latent."""
-    rows = []
-    distribution = model.distribution
-    while isinstance(distribution, stock.TransformedDistribution):
-        rows += _rows(distribution.bijector, "")
-        distribution = distribution.distribution
-    rows.append((distribution.name, type(distribution).__name__, _count(distribution)))
+    road = model._road
+    rows = [*_rows(road.steps, ""), (road.base.name, type(road.base).__name__, _count(road.base))]
     title = "part, from the data to the latent"
     width = line_length or max(len(name) for name in [title, *(row[0] for row in rows)]) + 2
     kinds = max(len(kind) for _, kind, _ in rows) + 2
@@ -30,16 +23,16 @@ def summary_lines(model, line_length=None):
     yield f"parameters: {total:,}, of which trainable: {trainable:,}"
 
 
-def _rows(bijector, indent):
-    if isinstance(bijector, stock.Invert) and not _count(bijector):
-        return [(indent + bijector.name, f"Invert({type(bijector.bijector).__name__})", 0)]
-    if isinstance(bijector, (stock.Chain, bijectors.Chain)):
-        return [row for member in bijector.bijectors for row in _rows(member, indent)]
-    if isinstance(bijector, bijectors.FactorOut):
-        own = _count(bijector) - _count(bijector.bijector)
-        inside = _rows(bijector.bijector, indent + "  ")
-        return [(indent + bijector.name, type(bijector).__name__, own), *inside]
-    return [(indent + bijector.name, type(bijector).__name__, _count(bijector))]
+def _rows(steps, indent):
+    for step in steps:
+        branches = step.branches
+        own = _count(step.bijector)
+        own -= sum(_count(inner.bijector) for _, inside in branches for inner in inside)
+        kind = type(step.bijector).__name__.lstrip("_")
+        # Data that pass a bijector by its forward direction, as a squeeze's, see its inverse here.
+        yield indent + step.bijector.name, kind if step.inverse else f"Invert({kind})", own
+        for _, inside in branches:
+            yield from _rows(inside, indent + "  ")
 
 
 def _count(part):

@@ -32,9 +32,7 @@ class Logit(FlowBijector):
         images, 1 for data in `[0, 1]`.
       alpha: `float` in `[0, 0.5)`. Default: 0.05, as in RealNVP, and in MAF for CIFAR-10 (for
         MNIST it has 1e-6).
-      dtype: float32 (default) or float64.
-      validate_args: passed to the base class.
-      name: name of the bijector.
+      name, **kwargs: as `bijectors.FlowBijector`.
 
     Raises:
       ValueError: if `scale` or `alpha` is out of range.
@@ -54,26 +52,17 @@ class Logit(FlowBijector):
     Autoregressive Flow for Density Estimation, 2017, arXiv:1705.07057.
     """
 
-    def __init__(
-        self, scale=256.0, *, alpha=0.05, dtype=tf.float32, validate_args=False, name="logit"
-    ):
-        parameters = dict(locals())
+    def __init__(self, scale=256.0, *, alpha=0.05, name="logit", **kwargs):
         if not 0.0 < scale < math.inf:
             raise ValueError(
-                f"Logit '{name}': scale must be positive and finite, got {scale}. It is the width "
+                f"{self._title()}: scale must be positive and finite, got {scale}. It is the width "
                 "of the data's range: 256 for 8-bit images."
             )
         if not 0.0 <= alpha < 0.5:
             raise ValueError(
-                f"Logit '{name}': alpha must be at least 0 and below 0.5, got {alpha}. Try 0.05."
+                f"{self._title()}: alpha must be at least 0 and below 0.5, got {alpha}. Try 0.05."
             )
-        super().__init__(
-            event_ndims=0,
-            dtype=dtype,
-            validate_args=validate_args,
-            parameters=parameters,
-            name=name,
-        )
+        super().__init__(event_ndims=0, name=name, **kwargs)
         self._scale = float(scale)
         self._alpha = float(alpha)
 

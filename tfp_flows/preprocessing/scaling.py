@@ -31,9 +31,7 @@ class Standardize(FlowBijector):
     Args:
       mean: number or array `[D]`, finite.
       scale: number or array `[D]`, positive and finite.
-      dtype: float32 (default) or float64.
-      validate_args: passed to the base class.
-      name: name of the bijector.
+      name, **kwargs: as `bijectors.FlowBijector`.
 
     Raises:
       ValueError: if the two shapes differ or have more than one axis, or a value is out of
@@ -44,30 +42,19 @@ class Standardize(FlowBijector):
     [1.0, -1.0]
     """
 
-    def __init__(self, mean, scale, *, dtype=tf.float32, validate_args=False, name="standardize"):
-        parameters = dict(locals())
+    def __init__(self, mean, scale, *, name="standardize", **kwargs):
         mean, scale = np.asarray(mean, np.float64), np.asarray(scale, np.float64)
         if mean.shape != scale.shape or mean.ndim > 1:
             raise ValueError(
-                f"Standardize '{name}': mean and scale must be two numbers or two arrays [D] of "
-                f"one size, got the shapes {mean.shape} and {scale.shape}."
+                f"{self._title()}: mean and scale must be two numbers or two arrays [D] of one "
+                f"size, got the shapes {mean.shape} and {scale.shape}."
             )
         if not (np.all(np.isfinite(mean)) and np.all((scale > 0) & (scale < np.inf))):
             raise ValueError(
-                f"Standardize '{name}': mean must be finite and scale positive and finite, got "
-                f"mean {mean} and scale {scale}. `Standardize.fit` names the columns at fault."
+                f"{self._title()}: mean must be finite and scale positive and finite, got mean "
+                f"{mean} and scale {scale}. `Standardize.fit` names the columns at fault."
             )
-        # NumPy arrays, for copies and configs whatever was given: no variables, no tensors.
-        parameters.update(mean=mean, scale=scale)
-        super().__init__(
-            event_ndims=mean.ndim,
-            event_shape=mean.shape,
-            dtype=dtype,
-            is_constant_jacobian=True,
-            validate_args=validate_args,
-            parameters=parameters,
-            name=name,
-        )
+        super().__init__(event_shape=mean.shape, is_constant_jacobian=True, name=name, **kwargs)
         self._mean, self._scale = mean, scale
 
     @classmethod

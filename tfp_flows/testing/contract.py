@@ -11,8 +11,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import Chain
-from tfp_flows.bijectors.context import context_kwargs
 from tfp_flows.bijectors.network import Network
+from tfp_flows.bijectors.road import context_kwargs
 from tfp_flows.testing.subject import expect, expect_close
 
 tfb = tfp.bijectors

@@ -1,0 +1,446 @@
+"""What a composition is: the way from the data to the base, step by step.
+
+`tfb.Chain`, `tfb.Invert`, `tfb.Blockwise`, `tfd.TransformedDistribution` and `tfd.Independent`, and
+the containers of this package, are known here and nowhere else. Everybody else who wants to look
+into a flow (scores, samples, summaries, diagnoses, exports) reads its steps.
+"""
+
+import dataclasses
+import functools
+import numbers
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_flows.bijectors import context as contexts
+from tfp_flows.bijectors import stock
+from tfp_flows.bijectors.base import FlowBijector
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """One part of a flow, and the direction in which the way goes through it."""
+
+    bijector: object
+    inverse: bool
+
+    def __call__(self, value, context, ndims):
+        """Applies it to events of rank `ndims`, at least the bijector's own.
+
+        Args:
+          value: tensor of floating dtype.
+          context: that of the whole way, of which it takes its own, or `None`.
+          ndims: rank of one event of `value`.
+
+        Returns:
+          The result, its log-det (a scalar if constant, else of the batch shape) and the rank of
+          one event of the result.
+        """
+        bijector, inverse = self.bijector, self.inverse
+        if isinstance(bijector, FlowBijector):
+            act = bijector.inverse_and_log_det if inverse else bijector.forward_and_log_det
+            own = bijector.inverse_min_event_ndims if inverse else bijector.forward_min_event_ndims
+            if context is not None:
+                context = _for_part(context, bijector._context_shapes, ndims - own)
+            result, log_det = act(value, context)
+            log_det = _sum_positions(log_det, value, ndims, own)
+        elif self.branches:
+            return *self._apart(value, context, ndims), ndims
+        else:
+            kwargs = {}
+            if context is not None and context_shapes_of(bijector) is not None:
+                kwargs = context_kwargs(bijector, context)
+            # A fresh tensor: a stock container's cache would answer with the weights that were.
+            value = tf.identity(value)
+            if inverse:
+                result = bijector.inverse(value, **kwargs)
+                log_det = bijector.inverse_log_det_jacobian(value, ndims, **kwargs)
+            else:
+                result = bijector.forward(value, **kwargs)
+                log_det = bijector.forward_log_det_jacobian(value, ndims, **kwargs)
+        event_ndims_after = (
+            bijector.inverse_event_ndims if inverse else bijector.forward_event_ndims
+        )
+        return result, log_det, event_ndims_after(ndims)
+
+    @functools.cached_property
+    def branches(self):
+        """The ways through the parts that act on some of the channels by themselves.
+
+        Pairs of a slice of the last axis and the steps of that way; empty for most.
+        """
+        found = ()
+        if isinstance(self.bijector, FlowBijector):
+            found = self.bijector.branches
+        elif isinstance(self.bijector, stock.Blockwise):
+            sizes = tf.get_static_value(self._block_sizes())
+            if sizes is not None:
+                ends = np.cumsum(sizes)
+                slices = map(slice, ends - sizes, ends)
+                found = zip(slices, self.bijector.bijectors, strict=True)
+        return tuple((part, tuple(steps_of(b, self.inverse))) for part, b in found)
+
+    def _block_sizes(self):
+        blocks = self.bijector
+        return blocks.inverse_block_sizes if self.inverse else blocks.block_sizes
+
+    def _apart(self, value, context, ndims):
+        """A `tfb.Blockwise`, whose branches leave nothing out."""
+        results, total = [], 0.0
+        for part, steps in self.branches:
+            result, log_det, _ = walk(steps, value[..., part], context, ndims)
+            results.append(result)
+            total += log_det
+        return tf.concat(results, axis=-1), total
+
+    @property
+    def title(self):
+        """Class and name of the part, for messages."""
+        return title_of(self.bijector)
+
+
+def title_of(part):
+    """Class and name of a bijector or distribution, for messages."""
+    # Around a part of this package TFP's classes are their private bases.
+    return f"{type(part).__name__.lstrip('_')} '{part.name}'"
+
+
+def steps_of(bijector, inverse):
+    """The steps of a bijector, in the order in which that direction meets them."""
+    if isinstance(bijector, stock.Invert):
+        yield from steps_of(bijector.bijector, not inverse)
+        return
+    members = ()
+    if isinstance(bijector, FlowBijector):
+        members = bijector.in_sequence
+    elif isinstance(bijector, stock.Chain):
+        members = bijector.bijectors
+    if not members:
+        yield Step(bijector, inverse)
+    # The last acts first in the forward direction.
+    for member in members if inverse else reversed(members):
+        yield from steps_of(member, inverse)
+
+
+def walk(steps, value, context, ndims):
+    """Goes all steps; returns the result, its log-det and the rank of one event of it."""
+    total = None
+    for step in steps:
+        value, log_det, ndims = step(value, context, ndims)
+        total = log_det if total is None else total + log_det
+    return value, 0.0 if total is None else total, ndims
+
+
+def visit(steps, value, context, ndims):
+    """Goes all steps one by one, what is inside a part before the part itself.
+
+    Yields:
+      The step, what it was given and the rank of one event of it, and what it returned.
+    """
+    for step in steps:
+        for part, inside in step.branches:
+            yield from visit(inside, value[..., part], context, ndims)
+        result = step(value, context, ndims)
+        yield step, value, ndims, result
+        value, _, ndims = result
+
+
+class Road:
+    """A distribution as steps from its data to a base distribution.
+
+    Args:
+      distribution: any `tfd.Distribution`; one that is no `tfd.TransformedDistribution` is a
+        base, without steps.
+    """
+
+    def __init__(self, distribution):
+        self.event_ndims = distribution.event_shape.rank
+        steps = []
+        while (
+            isinstance(distribution, stock.TransformedDistribution)
+            and distribution.bijector._is_injective
+        ):
+            steps += steps_of(distribution.bijector, inverse=True)
+            distribution = distribution.distribution
+        self.steps, self.base = tuple(steps), distribution
+        self.back = tuple(Step(step.bijector, not step.inverse) for step in reversed(steps))
+        self.base_ndims = distribution.event_shape.rank
+        # Independent parts of flows are summed here: each gets the context of its row.
+        self._inside = None
+        if isinstance(distribution, stock.Independent):
+            self._inside = Road(distribution.distribution)
+        self.base_context_shapes = _base_context_shapes(distribution, self._inside)
+        self.context_shapes = contexts.common(
+            [
+                *((step.bijector.name, context_shapes_of(step.bijector)) for step in steps),
+                (distribution.name, self.base_context_shapes),
+            ],
+            "the distribution",
+        )
+
+    def log_prob(self, x, context=None):
+        """Log-density of `x` `[..., *event]` in nats."""
+        z, log_det, _ = walk(self.steps, x, context, self.event_ndims)
+        return self.base_log_prob(z, context) + log_det
+
+    def inverse(self, x, context=None):
+        """The point of the base that `x` comes from."""
+        return walk(self.steps, x, context, self.event_ndims)[0]
+
+    def forward(self, z, context=None):
+        """The data that a point of the base gives."""
+        return walk(self.back, z, context, self.base_ndims)[0]
+
+    def sample(self, shape, seed, context=None, temperature=None):
+        """Samples of the given sample shape.
+
+        Args:
+          shape: int tensor `[n]`, the sample shape.
+          seed: pair of int32.
+          context: tensors, or `None`; handed to the parts that take one.
+          temperature: scalar that scales the deviation of the base from its mean, or `None` for
+            1, which needs no mean.
+        """
+        return self.forward(self.base_sample(shape, seed, context, temperature), context)
+
+    def sample_and_log_prob(self, shape, seed, context=None):
+        """Samples, and their log-density from the same pass of every network."""
+        z = self.base_sample(shape, seed, context)
+        x, log_det, _ = walk(self.back, z, context, self.base_ndims)
+        return x, self.base_log_prob(z, context) - log_det
+
+    # --- The base. ---
+
+    def base_log_prob(self, z, context=None):
+        """Log-density of a point of the base."""
+        if self._inside is None or not self._inside.context_shapes:
+            return self.base.log_prob(z, **self._base_kwargs(context))
+        extra = self.base_ndims - self._inside.event_ndims
+        context = _for_part(context, self._inside.context_shapes, extra)
+        log_prob = self._inside.log_prob(z, context)
+        return tf.reduce_sum(log_prob, axis=list(range(-extra, 0)))
+
+    def base_sample(self, shape, seed, context=None, temperature=None):
+        """Points of the base."""
+        if self._inside is not None and (self._inside.steps or self._inside.context_shapes):
+            extra = self.base_ndims - self._inside.event_ndims
+            context = _for_part(context, self._inside.context_shapes, extra)
+            return self._inside.sample(shape, seed, context, temperature)
+        kwargs = self._base_kwargs(context)
+        z = self.base.sample(shape, seed=seed, **kwargs)
+        if temperature is None:
+            return z
+        temperature = tf.cast(temperature, z.dtype)
+        if not self.has_mean(context):
+            check = tf.debugging.assert_equal(
+                temperature, tf.ones_like(temperature), message=self.no_mean
+            )
+            with tf.control_dependencies([] if check is None else [check]):
+                return tf.identity(z)
+        mean = self.base.mean(**kwargs)
+        # Chosen, not computed, at 1: the samples are then those of no temperature to the last bit.
+        return tf.where(temperature == 1.0, z, mean + temperature * (z - mean))
+
+    @property
+    def no_mean(self):
+        """Why a temperature other than 1 is refused."""
+        return (
+            f"{title_of(self.base)} has no mean, which a temperature other than 1 scales the "
+            "latent's spread around. Sample at temperature 1."
+        )
+
+    def has_mean(self, context=None):
+        """Whether the base has a mean."""
+        if self._inside is not None and self._inside.steps:
+            return self._inside.has_mean(context)
+        kwargs = self._base_kwargs(context)
+        try:
+            if kwargs:
+                self.base.mean(**kwargs)
+                return True
+            with tf.init_scope():  # A Cauchy says NaN. By value, so when a function is traced.
+                return not np.isnan(self.base.mean()).any()
+        except NotImplementedError:
+            return False
+
+    def _base_kwargs(self, context):
+        if context is None or self.base_context_shapes is None:
+            return {}
+        return {"context": contexts.take(context, self.base_context_shapes)}
+
+
+def _base_context_shapes(base, inside):
+    """What a base takes: a distribution of ours or of the user's own takes `context=` itself."""
+    if inside is not None:
+        return inside.context_shapes
+    size = getattr(base, "context_size", None)
+    return contexts.shapes_of(size, title_of(base)) if size else None
+
+
+def _for_part(context, shapes, extra):
+    """What a part takes of a context, for events of `extra` axes that it sees as batch."""
+    if context is not None:
+        context = contexts.take(context, shapes)
+    if context is None or not extra:
+        return context
+
+    def same_everywhere(tensor, shape):
+        for _ in range(extra):
+            tensor = tf.expand_dims(tensor, -1 - len(shape))
+        return tensor
+
+    return contexts.each(same_everywhere, context, shapes)
+
+
+def _sum_positions(log_det, value, ndims, own_ndims):
+    """Sums a log-det over the event axes of `value` that the bijector itself saw as batch."""
+    extra = ndims - own_ndims
+    if extra == 0:
+        return log_det
+    if log_det.shape.rank != 0:
+        return tf.reduce_sum(log_det, axis=list(range(-extra, 0)))
+    positions = value.shape[-ndims : value.shape.rank - own_ndims]
+    if positions.is_fully_defined():
+        return log_det * float(positions.num_elements())
+    shape = tf.shape(value)
+    count = tf.reduce_prod(shape[tf.size(shape) - ndims : tf.size(shape) - own_ndims])
+    return log_det * tf.cast(count, log_det.dtype)
+
+
+# --- What a composition takes. ---
+
+
+def _inside(bijector):
+    """The parts of a stock bijector of several, or an empty tuple."""
+    return tuple(bijector.bijectors) if isinstance(bijector, stock.Composition) else ()
+
+
+def context_shapes_of(bijector):
+    """The shapes of the context that a bijector takes; `None` if nothing in it takes one.
+
+    Raises:
+      ValueError: if two of its parts take contexts of different sizes.
+    """
+    if isinstance(bijector, FlowBijector):
+        return bijector._context_shapes
+    if isinstance(bijector, stock.Invert):
+        return context_shapes_of(bijector.bijector)
+    parts = [(part.name, context_shapes_of(part)) for part in _inside(bijector)]
+    return contexts.common(parts, bijector.name)
+
+
+def context_kwargs(bijector, context):
+    """Keyword arguments that hand `context` to every member of `bijector` that takes one.
+
+    Stock TFP containers route keyword arguments by the name of the member and drop unknown
+    names without a word; this walks them (`tfb.Chain`, `tfb.Invert`, `tfb.Blockwise`,
+    nested) and builds what they expect. `tfp_flows.bijectors.Chain` needs none of it: it
+    takes `context=` itself.
+
+    Args:
+      bijector: any `tfb.Bijector`.
+      context: tensor `[..., context_size]`, or `None`.
+
+    Returns:
+      A dictionary for `bijector.forward(x, **kwargs)`, or for the `bijector_kwargs` of a
+      `tfd.TransformedDistribution`. Empty if `context` is `None`.
+
+    Raises:
+      ValueError: if nothing in `bijector` takes a context, or two members of a stock
+        container share a name and only one of them takes it.
+
+    ```python
+    chain = tfb.Chain([conditional_coupling, tfb.Scale(2.0)])
+    y = chain.forward(x, **context_kwargs(chain, context))
+    ```
+    """
+    if context is None:
+        return {}
+    kwargs = _routed(bijector, context)
+    if not kwargs:
+        raise ValueError(
+            f"{title_of(bijector)}: got a context, but no part of it takes one: it would be "
+            "ignored. Leave it out, or build the flow with `context_size`."
+        )
+    return kwargs
+
+
+def _routed(bijector, context):
+    if isinstance(bijector, FlowBijector):
+        context = contexts.take(context, bijector._context_shapes)
+        return {} if context is None else {"context": context}
+    if isinstance(bijector, stock.Invert):
+        return _routed(bijector.bijector, context)
+    routed = {}
+    for member in _inside(bijector):
+        kwargs = _routed(member, context)
+        if routed.setdefault(member.name, kwargs).keys() != kwargs.keys():
+            raise ValueError(
+                f"{title_of(bijector)} has two members named '{member.name}' of which only one "
+                "takes a context, and TFP routes it by name. Give them different names."
+            )
+    return {name: kwargs for name, kwargs in routed.items() if kwargs}
+
+
+def dtype_of(bijector):
+    """The dtype a bijector insists on, or `None`."""
+    if isinstance(bijector, stock.Invert):
+        return dtype_of(bijector.bijector)
+    inside = _inside(bijector)
+    if inside:  # A stock composition has no dtype of its own, or a structure of them.
+        dtypes = {dtype_of(member) for member in inside} - {None}
+        return dtypes.pop() if len(dtypes) == 1 else None
+    dtype = bijector.dtype
+    return dtype if isinstance(dtype, tf.DType) else None
+
+
+def shape_after(bijector, shape, title, *, inverse):
+    """The event shape that a bijector gives, as far as it is known.
+
+    Args:
+      bijector: any `tfb.Bijector`.
+      shape: `tf.TensorShape` of known rank, of the event that it is given; or `None`, behind a
+        bijector of several parts, of which nothing is known.
+      title: who asks, for messages.
+      inverse: direction.
+
+    Raises:
+      ValueError: if the bijector is for events of another shape.
+    """
+    for step in steps_of(bijector, inverse):
+        shape = _shape_after_step(step.bijector, shape, title, step.inverse)
+    return shape
+
+
+def _shape_after_step(bijector, shape, title, inverse):
+    ranks = bijector.forward_min_event_ndims, bijector.inverse_min_event_ndims
+    if shape is None or not all(isinstance(n, numbers.Integral) for n in ranks):
+        return None
+    own = ((), ())
+    if isinstance(bijector, FlowBijector):
+        own = bijector._domain, bijector._codomain
+    elif not shape.is_fully_defined():
+        # TFP's own do not all expect a shape of which only some is known.
+        ndims = bijector.inverse_event_ndims if inverse else bijector.forward_event_ndims
+        return tf.TensorShape([None] * ndims(shape.rank))
+    before, after = own[::-1] if inverse else own
+    shape = _merged(shape, before, bijector, title)
+    try:
+        shape = (bijector.inverse_event_shape if inverse else bijector.forward_event_shape)(shape)
+    except ValueError as error:
+        raise ValueError(
+            f"{title}: '{bijector.name}' does not take events of shape {shape.as_list()}: {error}"
+        ) from error
+    if shape.rank is None:
+        return None
+    return _merged(shape, after, bijector, title)
+
+
+def _merged(shape, own, bijector, title):
+    own = tf.TensorShape([None] * (shape.rank - len(own)) + list(own))
+    if not shape.is_compatible_with(own):
+        raise ValueError(
+            f"{title}: '{bijector.name}' is for events of shape {own.as_list()}, but stands where "
+            f"they have the shape {shape.as_list()}. Make the sizes of the parts equal."
+        )
+    return shape.merge_with(own)

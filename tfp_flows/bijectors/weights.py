@@ -1,0 +1,70 @@
+"""The variables of a bijector."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows.bijectors.modes import substitutes
+
+
+class Weight:
+    """A variable of a bijector, as an attribute of its class.
+
+    `FlowBijector.add_weight` makes the variable. It is read as `self.name`, and so every bijector
+    can be evaluated with other values than those of its variables (`reading`), which is how steps
+    with stacked weights share one graph.
+
+    Args:
+      doc: what it is, for `help`.
+
+    >>> from tfp_flows import bijectors
+    >>> class Scale(bijectors.FlowBijector):
+    ...     log_scale = Weight("Variable of the event shape.")
+    >>> Scale.log_scale.__doc__
+    'Variable of the event shape.'
+    """
+
+    def __init__(self, doc=None):
+        self.__doc__ = doc
+
+    def __set_name__(self, owner, name):
+        self.attribute = f"_{name}"
+
+    def __get__(self, bijector, owner=None):
+        if bijector is None:
+            return self
+        variable = getattr(bijector, self.attribute)
+        values = substitutes()
+        return values.get(id(variable), variable) if values else variable
+
+
+def make_weight(value, *, shape, start, name, title, dtype, trainable, **kwargs):
+    """A variable from what a constructor was given: nothing, an array, or the variable itself."""
+    which = name.rpartition("/")[-1]
+    if isinstance(value, keras.Variable):
+        raise TypeError(
+            f"{title}: {which} must be an array, a tf.Variable or a tfp.util.TransformedVariable, "
+            "got a keras.Variable. Give its `value`."
+        )
+    given = isinstance(value, (tf.Variable, tfp.util.DeferredTensor))
+    if given and value.dtype != dtype:
+        raise TypeError(
+            f"{title}: {which} must be {dtype.name}, got {tf.as_dtype(value.dtype).name}. Make "
+            "the variable with dtype, or give `dtype=`."
+        )
+    if value is None:
+        value = np.broadcast_to(start, shape)
+    elif not given:
+        value = np.asarray(value)
+    if tuple(value.shape) != tuple(shape):
+        # It would broadcast, and a log-det miss what it scales.
+        raise ValueError(
+            f"{title}: {which} must have the shape {list(shape)}, got {list(value.shape)}. Use "
+            "tf.broadcast_to."
+        )
+    return (
+        value
+        if given
+        else tf.Variable(value, dtype=dtype, trainable=trainable, name=name, **kwargs)
+    )
