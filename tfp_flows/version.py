@@ -1,3 +1,3 @@
 """The version of tfp_flows, importable without TensorFlow."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

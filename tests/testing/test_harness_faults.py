@@ -215,6 +215,21 @@ class StateInNoVariable(bijectors.Rescale):
         return x, log_det - 4 * np.log(self._hidden)
 
 
+class CountsItsCalls(bijectors.FlowBijector):
+    calls = bijectors.Weight()
+
+    def __init__(self, *, calls=None, **kwargs):
+        super().__init__(event_shape=[4], is_constant_jacobian=True, **kwargs)
+        self.add_weight("calls", calls, [], trainable=False)
+
+    def _forward_and_log_det(self, x, context):
+        self.calls.assign_add(1.0)
+        return -x, tf.zeros([], x.dtype)
+
+    def _inverse_and_log_det(self, y, context):
+        return -y, tf.zeros([], y.dtype)
+
+
 def fresh_seed():
     conditioner = conditioners.MLP(4, hidden_units=(6,), dtype="float64")
     return bijectors.AffineCoupling(conditioner, masks.halves(4), dtype=tf.float64)
@@ -285,6 +300,11 @@ FAULTS = {
         "one_conditioner_call",
     ),
     "variable_not_in_parameters": (VariableNotInParameters, {}, "copy_shares_variables"),
+    "changed_in_a_call": (
+        lambda: CountsItsCalls(dtype=tf.float64),
+        {},
+        "calls_change_no_variable",
+    ),
     "wrong_dtype_accepted": (lambda: build(CastsSilently), {}, "wrong_input_is_refused"),
     "context_accepted_and_ignored": (
         lambda: build(TakesAnyContext),
@@ -306,6 +326,21 @@ def test_fault_is_caught(fault):
     kwargs = {"x": X, "event_ndims": 1, "xla": False, **kwargs}
     with pytest.raises(AssertionError, match=rf"^{check} \(float64\): "):
         assert_bijector(make, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "fault, remedy",
+    [
+        ("untracked_layer", r"hold each in a Network, `self._network = bijectors.Network\(layer,"),
+        ("variable_not_in_parameters", r"make them with `self.add_weight\('\w+', \w+, shape\)`"),
+        ("changed_in_a_call", "'countsitscalls/calls:0'. Change it in training alone, `if bij"),
+        ("unreduced_log_det", r"over the event, `tf.reduce_sum\(log_det, axis=list\("),
+    ],
+)
+def test_the_message_has_the_line_to_write(fault, remedy):
+    make, kwargs, _ = FAULTS[fault]
+    with pytest.raises(AssertionError, match=remedy):
+        assert_bijector(make, X, event_ndims=1, xla=False, **kwargs)
 
 
 def test_the_naive_round_trip_would_pass():

@@ -14,6 +14,7 @@ from tfp_flows.bijectors.modes import (
     in_training_mode,
     training_mode,
 )
+from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.rescale import Rescale
 from tfp_flows.bijectors.road import context_kwargs
 from tfp_flows.bijectors.squeeze import Squeeze
@@ -31,6 +32,7 @@ __all__ = [
     "InverseAutoregressive",
     "InvertibleConv1x1",
     "MaskedAutoregressive",
+    "Network",
     "Rescale",
     "Squeeze",
     "Weight",

@@ -40,8 +40,7 @@ class BatchNorm(FlowBijector):
     Args:
       size: `int >= 1`, size of the last axis.
       momentum: in `[0, 1)`, weight of the past in the running statistics. Default 0.9. With 0.99
-        they lag behind the layers before them by a hundred steps, which cost 0.4 nats in a
-        training of 240 steps.
+        they lag behind the layers before them by a hundred steps.
       epsilon: `> 0`, added to the variance. Default 1e-5, as in the MAF paper. A feature that
         hardly varies in a batch is divided by its root.
       log_scale, shift, mean, variance, initialized: the variables, as `copy()` hands them over,

@@ -102,7 +102,10 @@ class Step:
 def title_of(part):
     """Class and name of a bijector or distribution, for messages."""
     # Around a part of this package TFP's classes are their private bases.
-    return f"{type(part).__name__.lstrip('_')} '{part.name}'"
+    kind = type(part).__name__.lstrip("_")
+    if isinstance(part, stock.Composition) and "_of_" in part.name:
+        return f"{kind} of {len(part.bijectors)} parts"  # TFP's name for it is all their names.
+    return f"{kind} '{part.name}'"
 
 
 def steps_of(bijector, inverse):

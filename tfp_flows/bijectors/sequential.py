@@ -76,7 +76,7 @@ class Plan:
         return len(self.column_degrees)
 
 
-# Entries a block, about. Larger blocks trace longer, and were no faster from D = 43 to D = 784.
+# Entries a block, about. Larger blocks trace longer and are no faster (RESULTS.md).
 _BLOCK_SIZE = 12
 # Degree of padding: above every degree, so that the mask cuts all that leaves it.
 _NEVER = np.iinfo(np.int32).max

@@ -1,5 +1,6 @@
 """How a training starts: afresh or where an interrupted one was, and from which data."""
 
+import dataclasses
 import warnings
 
 import tensorflow as tf
@@ -9,19 +10,47 @@ from tfp_flows.models.backup import Progress, Resumption
 from tfp_flows.models.inputs import first_batch, is_arrays
 
 
+@dataclasses.dataclass
+class Start:
+    """A training as it starts: what Keras's `fit` takes, and what is skipped of its first epoch."""
+
+    kwargs: dict  # all arguments of `keras.Model.fit`
+    epochs: datasets.Epochs | None = None  # the data, if their iterators are counted
+    resumption: Resumption | None = None  # of an interrupted training, while there is some left
+
+    def skips(self, iterator, metrics):
+        """Whether a call of the training function was done before the interruption."""
+        if self.epochs is not None:
+            self.epochs.use(iterator)
+        if self.resumption is None:
+            return False
+        self.resumption.catch_up(iterator, metrics)
+        if self.resumption.calls == 0:
+            self.end()
+            return False
+        self.resumption.skip()
+        return True
+
+    def end(self):
+        """Forgets what was to be skipped; the callbacks hear of all that comes."""
+        if self.resumption is not None:
+            self.resumption.end()
+        self.resumption = None
+
+
 def start(model, x, y, batch_size, backup, kwargs):
-    """Restores, initialises, and returns the data from where the training goes on.
+    """Restores, initialises, and finds the data from where the training goes on.
 
     Args:
       model: the `FlowModel`.
       x, y, batch_size: those of `fit`.
       backup: a `Backup`, or `None`.
-      kwargs: the other arguments of `fit`, which are changed in place.
+      kwargs: the other arguments of `fit`.
 
     Returns:
-      `x`, `y` and `batch_size` for Keras.
+      A `Start`.
     """
-    strategy = model.distribute_strategy
+    strategy, kwargs = model.distribute_strategy, dict(kwargs)
     workers = replicas.num_workers(strategy)
     batch_size = (batch_size or 32) if is_arrays(x) else batch_size
     if backup is not None and not is_arrays(x) and not isinstance(x, tf.data.Dataset):
@@ -33,12 +62,7 @@ def start(model, x, y, batch_size, backup, kwargs):
     resumed = progress is not None
     data = _description(x, batch_size, kwargs.get("steps_per_epoch"))
     if not resumed:
-        # The chief's, for all workers need the same order.
-        seed = replicas.gather_over_workers(strategy, [datasets.draw_seed()])[0, 0]
-        progress = Progress(int(seed), data)
-        if kwargs.get("steps_per_epoch") is not None:
-            progress.steps_per_epoch = int(kwargs["steps_per_epoch"])
-        progress.first_epoch = progress.epoch = int(kwargs.get("initial_epoch", 0))
+        progress = _fresh(strategy, data, kwargs)
     elif progress.data != data:
         raise ValueError(
             f"FlowModel.fit: the backup is of a training on {progress.data}, and this is one on "
@@ -54,7 +78,7 @@ def start(model, x, y, batch_size, backup, kwargs):
     if is_arrays(x):
         datasets.check_batch(batch_size, strategy.num_replicas_in_sync)
         if repeatable or steps is not None:
-            x = _dataset_of(x, y, batch_size, progress.seed, kwargs)
+            x, kwargs = _dataset_of(x, y, batch_size, progress.seed, kwargs)
             y = batch_size = None
     if isinstance(x, tf.data.Dataset):
         datasets.check_batch(datasets.batch_of(x), strategy.num_replicas_in_sync)
@@ -71,10 +95,10 @@ def start(model, x, y, batch_size, backup, kwargs):
         kwargs["validation_data"] = datasets.sharded_by_data(kwargs.get("validation_data"))
     if replicas.worker_index(strategy):
         kwargs["verbose"] = 0  # The chief says it once.
-    dropped = 0
+    found, dropped = Start(kwargs), 0
     distributed = isinstance(x, tf.distribute.DistributedDataset)
     if distributed or (isinstance(x, tf.data.Dataset) and repeatable):
-        model._epochs = x = datasets.Epochs(x, strategy)
+        found.epochs = x = datasets.Epochs(x, strategy)
         dropped = x.advance(progress)
         # Keras says so at every end of a dataset whose size it does not know.
         warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
@@ -83,8 +107,20 @@ def start(model, x, y, batch_size, backup, kwargs):
     if resumed:
         stopped = kwargs.get("epochs", 1) if progress.stopped else 0
         kwargs["initial_epoch"] = max(progress.epoch, stopped)
-        model._resumption = Resumption(dropped, progress.calls, progress.metrics, backup.callbacks)
-    return x, y, batch_size
+        found.resumption = Resumption(dropped, progress.calls, progress.metrics, backup.callbacks)
+    kwargs.update(x=x, y=y, batch_size=batch_size)
+    return found
+
+
+def _fresh(strategy, data, kwargs):
+    """The progress of a training that begins."""
+    # The chief's seed, for all workers need the same order.
+    seed = replicas.gather_over_workers(strategy, [datasets.draw_seed()])[0, 0]
+    progress = Progress(int(seed), data)
+    if kwargs.get("steps_per_epoch") is not None:
+        progress.steps_per_epoch = int(kwargs["steps_per_epoch"])
+    progress.first_epoch = progress.epoch = int(kwargs.get("initial_epoch", 0))
+    return progress
 
 
 def _description(x, batch_size, steps_per_epoch):
@@ -102,7 +138,8 @@ def _description(x, batch_size, steps_per_epoch):
 
 
 def _dataset_of(x, y, batch_size, seed, kwargs):
-    """The arrays of `fit` as a dataset; what it takes over from Keras leaves `kwargs`."""
+    """The arrays of `fit` as a dataset, and the arguments that are left for Keras."""
+    kwargs = dict(kwargs)
     data = tuple(d for d in (x, y, kwargs.pop("sample_weight", None)) if d is not None)
     split = kwargs.pop("validation_split", None)
     if split and kwargs.get("validation_data") is None:
@@ -110,4 +147,4 @@ def _dataset_of(x, y, batch_size, seed, kwargs):
     kwargs.setdefault("validation_batch_size", batch_size)
     shuffle = kwargs.pop("shuffle", True)
     data = data if len(data) > 1 else data[0]
-    return datasets.of_arrays(data, batch_size, shuffle=shuffle, seed=seed)
+    return datasets.of_arrays(data, batch_size, shuffle=shuffle, seed=seed), kwargs

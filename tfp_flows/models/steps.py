@@ -206,18 +206,9 @@ class Steps:
         """Skips what an interrupted training had done of its epoch."""
 
         def step(iterator):
-            if self._epochs is not None:
-                self._epochs.use(iterator)
-            resumption = self._resumption
-            if resumption is None:
-                return function(iterator)
-            resumption.catch_up(iterator, self.metrics)
-            if resumption.calls == 0:
-                resumption.end()
-                self._resumption = None
-                return function(iterator)
-            resumption.skip()
-            return self.get_metrics_result()
+            if self._start is not None and self._start.skips(iterator, self.metrics):
+                return self.get_metrics_result()
+            return function(iterator)
 
         return step
 

@@ -13,6 +13,7 @@ import tensorflow_probability as tfp
 from tfp_flows.bijectors import Chain
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.road import context_kwargs
+from tfp_flows.models import FlowModel
 from tfp_flows.testing.subject import expect, expect_close
 
 tfb = tfp.bijectors
@@ -36,8 +37,6 @@ def same_seed_same_bijector(subject):
 
 def variables_listed_once(subject):
     """Every container, FlowModel and tf.train.Checkpoint see each variable once."""
-    from tfp_flows.models import FlowModel
-
     bijector = subject.bijector
     wanted = {id(v) for v in bijector.trainable_variables}
     for network in _networks(bijector):
@@ -49,7 +48,8 @@ def variables_listed_once(subject):
     expect(
         not _untracked_layers(bijector),
         f"the variables of the Keras layers {_untracked_layers(bijector)} are not listed: hold "
-        "them in a tfp_flows.bijectors.network.Network",
+        "each in a Network, `self._network = bijectors.Network(layer, input_shape=..., "
+        "output_shape=..., owner=self.name, dtype=self.dtype)`",
     )
     distribution = _distribution(subject, bijector)
     model = FlowModel(distribution)
@@ -150,13 +150,34 @@ def one_conditioner_call(subject):
 def copy_shares_variables(subject):
     """`copy()` is the same bijector on the same variables."""
     copy = subject.bijector.copy()
-    ids = [id(v) for v in copy.variables]
+    shared = {id(v) for v in copy.variables}
+    forgotten = [v.name.split(":")[0] for v in subject.bijector.variables if id(v) not in shared]
+    attribute = forgotten[0].rpartition("/")[-1] if forgotten else ""
     expect(
-        ids == [id(v) for v in subject.bijector.variables],
-        "copy() does not share the variables: write them back into `parameters`",
+        not forgotten,
+        f"copy() does not share {forgotten}: make them with `self.add_weight('{attribute}', "
+        f"{attribute}, shape)` in the constructor, which takes `{attribute}=None` for it, and "
+        f"`{attribute} = bijectors.Weight()` in the body of the class (a bijector of TFP's own "
+        "kind writes them into `parameters`)",
     )
+    expect(len(copy.variables) == len(subject.bijector.variables), "copy() has other variables")
     for name, value in subject.outputs(copy).items():
         expect_close(value, subject.outputs(subject.bijector)[name], 0.0, f"{name} of copy()")
+
+
+def calls_change_no_variable(subject):
+    """Outside of training and initialisation a call leaves every variable as it is."""
+    bijector = subject.bijector
+    before = [v.numpy() for v in bijector.variables]
+    for direction in ("forward", "inverse"):
+        subject.call(direction, subject.points(direction))
+        subject.log_det(direction, subject.points(direction))
+    for variable, value in zip(bijector.variables, before, strict=True):
+        expect(
+            np.array_equal(variable.numpy(), value),
+            f"a call changes the variable '{variable.name}'. Change it in training alone, `if "
+            "bijectors.in_training_mode(): self.name.assign(...)`, or not at all",
+        )
 
 
 def wrong_input_is_refused(subject):
@@ -184,8 +205,6 @@ def wrong_input_is_refused(subject):
 
 def weights_round_trip(subject):
     """A checkpoint, and Keras's weights file, give a fresh bijector the same outputs."""
-    from tfp_flows.models import FlowModel
-
     wanted = subject.outputs(subject.bijector)
     with tempfile.TemporaryDirectory() as folder:
         path = tf.train.Checkpoint(root=subject.bijector).write(os.path.join(folder, "ckpt"))
@@ -206,10 +225,6 @@ def keras_file_round_trip(subject):
     A bijector of your own is to be registered for it:
     `@keras.saving.register_keras_serializable(package="mine")`.
     """
-    import keras
-
-    from tfp_flows.models import FlowModel
-
     bijector = subject.make()
     data = subject.call("forward", subject.x, bijector)
     data = data.numpy()

@@ -39,7 +39,8 @@ def log_det_is_reduced(subject):
         expect(
             log_det.shape == points.shape[:1],
             f"the {direction} log-det has shape {log_det.shape}, expected {points.shape[:1]}: sum "
-            "it over the event",
+            "it over the event, `tf.reduce_sum(log_det, axis=list(range(-event_ndims, 0)))`, or "
+            "return a scalar where it does not depend on the argument",
         )
         if subject.context is not None:
             continue
