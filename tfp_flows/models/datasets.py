@@ -2,11 +2,13 @@
 
 import math
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.distribute.input_lib import DistributedDataset
 
 from tfp_flows.models import replicas
+from tfp_flows.models.inputs import is_arrays
 
 
 def of_arrays(data, batch_size, *, shuffle, seed):
@@ -40,6 +42,18 @@ def of_arrays(data, batch_size, *, shuffle, seed):
         )
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def cast_by_keras(x, dtype):
+    """Whether Keras (3.15) would cast arrays of the model's dtype to another, its global floatx."""
+    return is_arrays(x) and keras.config.floatx() != dtype.name
+
+
+def in_order(x, y, weight, batch_size):
+    """Batches of arrays as they are, which Keras does not cast."""
+    data = tuple(d for d in (x, y, weight) if d is not None)
+    data = data if len(data) > 1 else data[0]
+    return of_arrays(data, batch_size or 32, shuffle=False, seed=0)
 
 
 def split_rows(data, fraction):

@@ -1,6 +1,5 @@
 """The Keras model that trains a distribution."""
 
-import contextlib
 import warnings
 
 import keras
@@ -9,7 +8,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.modes import data_dependent_initialization
 from tfp_flows.bijectors.road import Road
-from tfp_flows.models import replicas
+from tfp_flows.models import datasets, replicas
 from tfp_flows.models.callbacks import adapted
 from tfp_flows.models.density import Density
 from tfp_flows.models.diagnosis import SPOILT, spoilt_variable
@@ -21,6 +20,7 @@ from tfp_flows.models.inputs import (
     check_data,
     first_batch,
     is_arrays,
+    raise_empty,
     unpack,
     warn_of_discrete,
 )
@@ -251,6 +251,13 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                     f"FlowModel.compile: no `{extra}`: the loss is the negative log-likelihood. "
                     "Add terms through a conditioner's `add_loss` or regularizers."
                 )
+        for method in ("call", "compute_loss"):
+            if getattr(type(self), method) is not getattr(FlowModel, method):
+                raise TypeError(
+                    f"{type(self).__name__}.compile: it overrides `{method}`, which training does "
+                    "not call: the loss is that of the distribution. Add terms through a "
+                    "conditioner's `add_loss` or regularizers, or train in a loop of your own."
+                )
         if not self.distribution.variables:  # Frozen ones can be evaluated.
             self._check_trainable()
         replicas.check_same(self._made_under, self.distribute_strategy, "FlowModel.compile")
@@ -326,13 +333,14 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         callbacks = kwargs.pop("callbacks", None)
         with (
             adapted(callbacks, self) as (kwargs["callbacks"], backup),
-            self._floatx(),
             self._explained(),
             warnings.catch_warnings(),
         ):
             try:
                 self._start = start(self, x, y, batch_size, backup, kwargs)
                 history = super().fit(**self._start.kwargs)
+                if history.epoch and not history.history:
+                    raise_empty(self._example)
             finally:
                 if self._start is not None:
                     self._start.end()
@@ -355,7 +363,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         """
         if isinstance(batch, tf.data.Dataset):
             check_data(batch, None, self._example)
-            batch = first_batch(batch, None, None)
+            batch = first_batch(batch, None, self._example)
         x, context, _ = unpack(as_array(batch, self._example.dtype), self._example)
         check_data(x, context, self._example)
         if not self._uninitialized():
@@ -396,8 +404,14 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
             x, y, kwargs["sample_weight"] = self._arrays(x, y, kwargs.get("sample_weight"))
         if replicas.worker_index(self.distribute_strategy):
             kwargs["verbose"] = 0  # The chief says it once.
-        with self._floatx(), self._explained():
-            return super().evaluate(x, y, batch_size=batch_size, **kwargs)
+        if datasets.cast_by_keras(x, self._example.dtype):
+            x = datasets.in_order(x, y, kwargs.pop("sample_weight", None), batch_size)
+            y = batch_size = None
+        with self._explained():
+            found = super().evaluate(x, y, batch_size=batch_size, **kwargs)
+        if isinstance(found, (list, dict)) and not found:
+            raise_empty(self._example)
+        return found
 
     def predict(self, x, batch_size=None, **kwargs):
         """`keras.Model.predict`: log-probabilities in nats, as a NumPy array.
@@ -406,7 +420,11 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         """
         self._check_initialized("predict")
         x = self._arrays(x)[0]
-        with self._floatx(), self._explained():
+        if isinstance(x, tf.data.Dataset) and not list(x.take(1)):
+            raise_empty(self._example)
+        if datasets.cast_by_keras(x, self._example.dtype):
+            x, batch_size = datasets.in_order(x, None, None, batch_size), None
+        with self._explained():
             return super().predict(x, batch_size=batch_size, **kwargs)
 
     def summary(self, line_length=None, print_fn=None):
@@ -437,13 +455,3 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
 
     def _arrays(self, x, context=None, weight=None):
         return arrays(x, context, weight, self._example)
-
-    @contextlib.contextmanager
-    def _floatx(self):
-        """Keras casts arrays to its global floatx before a step sees them: make it the model's."""
-        before = keras.config.floatx()
-        keras.config.set_floatx(self.distribution.dtype.name)
-        try:
-            yield
-        finally:
-            keras.config.set_floatx(before)

@@ -269,12 +269,22 @@ def check_nan(x, what):
 def check_data(x, context, example, batched=True):
     """Checks what can be seen of the data without running it."""
     if isinstance(x, tf.data.Dataset):
+        if int(x.cardinality()) == 0:
+            raise_empty(example)
         x = x.element_spec
     elif x is not None and not is_arrays(x):
         return  # A generator, a loader, a distributed dataset: Keras draws from them.
     x, context, _ = unpack(x if context is None else (x, context), example)
     check_array(x, example, batched)
     check_context(context, example)
+
+
+def raise_empty(example):
+    """Says that there was nothing to go through."""
+    raise ValueError(
+        f"{example.title}: no data: the dataset is empty. Look at its filters, and at `take`, "
+        "`skip` and `batch(drop_remainder=True)`."
+    )
 
 
 def check_context(context, example):
@@ -315,7 +325,7 @@ def arrays(x, context, weight, example, batched=True):
     return with_weights(x, context, weight, example)
 
 
-def first_batch(x, y, batch_size, training=1.0, rows=512):
+def first_batch(x, y, example, batch_size=None, training=1.0, rows=512):
     """Rows to initialise from: the first of a dataset, 128 or more, or random ones of an array.
 
     Of an array only the first rows, the fraction `training`, are taken from: `validation_split`
@@ -326,7 +336,7 @@ def first_batch(x, y, batch_size, training=1.0, rows=512):
         # every epoch of `shuffle(seed=...)` that it begins moves on the seeds.
         batches = list(x.take(1))
         if not batches:
-            raise ValueError("FlowModel.fit: no data: the dataset is empty.")
+            raise_empty(example)
         found = len(tf.nest.flatten(batches[0])[0])
         if 0 < found < 128:
             batches = list(x.take(-(-128 // found)))

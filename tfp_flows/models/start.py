@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 
+import keras
 import tensorflow as tf
 
 from tfp_flows.models import datasets, replicas
@@ -71,19 +72,24 @@ def start(model, x, y, batch_size, backup, kwargs):
     progress.steps_per_execution = model.steps_per_execution
     if model._uninitialized():
         training = 1.0 - (kwargs.get("validation_split") or 0.0)
-        model.initialize(first_batch(x, y, batch_size, training))
+        model.initialize(first_batch(x, y, model._example, batch_size, training))
         progress.peeked = isinstance(x, tf.data.Dataset)
     steps = progress.steps_per_epoch
     repeatable = workers > 1 or backup is not None
+    dtype = model._example.dtype
     if is_arrays(x):
         datasets.check_batch(batch_size, strategy.num_replicas_in_sync)
-        if repeatable or steps is not None:
+        if repeatable or steps is not None or datasets.cast_by_keras(x, dtype):
             x, kwargs = _dataset_of(x, y, batch_size, progress.seed, kwargs)
             y = batch_size = None
+    validation = keras.utils.unpack_x_y_sample_weight(kwargs.get("validation_data"))
+    if datasets.cast_by_keras(validation[0], dtype):
+        size = kwargs.get("validation_batch_size") or batch_size
+        kwargs["validation_data"] = datasets.in_order(*validation, size)
     if isinstance(x, tf.data.Dataset):
         datasets.check_batch(datasets.batch_of(x), strategy.num_replicas_in_sync)
         if resumed and progress.peeked:
-            first_batch(x, y, batch_size)  # It moves on a seeded shuffle.
+            first_batch(x, y, model._example)  # It moves on a seeded shuffle.
         if steps is not None:
             # One iterator, whose position is known. Keras would cut the epoch at the data's end.
             x = x.repeat()
