@@ -301,18 +301,18 @@ def test_wrong_inputs(name):
 @pytest.mark.parametrize("name", SOME)
 def test_wrong_options(name):
     make = CASES[name][0]
-    with pytest.raises(ValueError, match="context_size must be >= 1, got 0"):
+    with pytest.raises(ValueError, match="context_size must be an integer >= 1, got 0"):
         make(context_size=0)
     with pytest.raises(TypeError, match="context_size must be an integer"):
         make(context_size=2.0)
-    with pytest.raises(ValueError, match="seed must be >= 0, got -1"):
+    with pytest.raises(ValueError, match="seed must be an integer >= 0, got -1"):
         make(seed=-1)
     with pytest.raises(TypeError, match="seed must be an integer"):
         make(seed="0")
     with pytest.raises(ValueError, match="hidden_size"):
         make(hidden_size=3)
     for cls in (conditioners.MLP, conditioners.ConvNet, conditioners.ResNet):
-        with pytest.raises(ValueError, match="output.* must be >= 1, got 0"):
+        with pytest.raises(ValueError, match="output.* must be an integer >= 1, got 0"):
             cls(0)
         with pytest.raises(TypeError, match="output.* must be an integer"):
             cls(True)
