@@ -40,9 +40,10 @@ def positive_integer(value, name, title):
 def positive_integers(values, name, title):
     """A tuple of positive integers, such as the widths of hidden layers; raises as `integer`."""
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        remedy = f"write ({values},)" if isinstance(values, int) else "give a tuple"
         raise TypeError(
             f"{title}: {name} must be a sequence of integers >= 1, got {values!r}. For a single "
-            f"one write ({values!r},)."
+            f"one {remedy}."
         )
     return tuple(integer(value, name, title, least=1) for value in values)
 
