@@ -316,3 +316,68 @@ def test_wrong_options(name):
             cls(0)
         with pytest.raises(TypeError, match="output.* must be an integer"):
             cls(True)
+
+
+# --- A network of one's own. ---
+
+
+@keras.saving.register_keras_serializable(package="test_conditioners")
+class Bilinear(conditioners.Conditioner):
+    """As the base class says to write one."""
+
+    def __init__(self, output_size, *, rank=2, gain=1.0, context_size=None, seed=None, **kwargs):
+        super().__init__(input_rank=2, arguments=locals(), sizes=("output_size", "rank"))
+        self._num_outputs = self.output_size
+
+    def _add_weights(self, input_size):
+        self._left = self._add_kernel("left", (input_size, self.rank))
+        self._right = self._add_kernel("right", (self.rank, self.output_size))
+
+    def _compute(self, x, context):
+        return self.gain * tf.matmul(tf.matmul(x, self._left), self._right)
+
+
+@keras.saving.register_keras_serializable(package="test_conditioners")
+class Linear(conditioners.Conditioner):
+    """As version 0.1 had it: everything passed on, built and described by itself."""
+
+    def __init__(self, width, **kwargs):
+        common = {"activation": "relu", "context_size": None, "zero_output": False, "seed": 0}
+        super().__init__(input_rank=2, **{**common, **kwargs})
+        self._width = width
+
+    def build(self, input_shape):
+        self._input_size = self._check_input(input_shape)
+        self._kernel = self._add_kernel("kernel", (self._input_size, self._width))
+
+    def _compute(self, x, context):
+        return tf.matmul(x, self._kernel)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self._width)
+
+    def get_config(self):
+        return {**super().get_config(), "width": self._width}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [(Bilinear, {"output_size", "rank", "gain", "context_size", "seed"}), (Linear, {"width"})],
+)
+def test_a_network_of_ones_own(kind, more, tmp_path):
+    layer = kind(np.int64(4), seed=1)
+    x, _ = data("mlp")
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, layer(inputs))
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded(x), layer(x))
+    common = {"name", "trainable", "dtype"}
+    if kind is Linear:
+        common |= {"activation", "context_size", "zero_output", "seed"}
+    assert set(layer.get_config()) == common | more
+    with pytest.raises(ValueError, match="exactly one batch dimension"):
+        layer(x[None])
+    if kind is Bilinear:
+        with pytest.raises(TypeError, match="Bilinear '.*': rank must be an integer >= 1, got 2.5"):
+            Bilinear(4, rank=2.5)
