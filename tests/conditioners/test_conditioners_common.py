@@ -107,6 +107,40 @@ def test_one_seed_one_layer(name):
     assert len(np.unique(np.round(drawn, 7), axis=0)) == len(drawn)
 
 
+# Of every weight in order: the sum of its absolute values in version 0.1.
+DENSE = {"hidden_units": (8, 8), "residual": True}
+STARTS_OF_0_1 = {
+    "mlp": (
+        lambda **k: conditioners.MLP(4, **DENSE, **k),
+        [4.55255, 1.656, 10.05151, 1.47832, 0, 0, 10.99035, 1.02563, 0, 0, 6.03695, 0.67256]
+        + [2.17791],
+    ),
+    "convnet": (
+        lambda **k: conditioners.ConvNet(4, filters=8, **k),
+        [36.50477, 0, 24.62107, 0, 38.58945, 0, 0, 4.02868],
+    ),
+    "resnet": (
+        lambda **k: conditioners.ResNet(4, filters=8, num_blocks=1, **k),
+        [36.50477, 0, 4.24418, 76.08148, 0, 0, 0, 13.28273, 0],
+    ),
+    "convolution": (lambda **k: conditioners.Convolution(4, **k), [11.57082, 0, 2.19699]),
+    "made": (
+        lambda **k: conditioners.MADE(3, order="random", degrees="random", **DENSE, **k),
+        [4.55255, 1.656, 8.99034, 1.32225, 0, 0, 9.83007, 0.91735, 0, 0, 7.03203, 0.89363]
+        + [9.45083, 56],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STARTS_OF_0_1)
+def test_a_seed_gives_the_weights_that_it_gave_in_version_0_1(name):
+    make, sums = STARTS_OF_0_1[name]
+    layer = make(context_size=2, zero_output=False, seed=3)
+    layer.build((None, *CASES.get(name, CASES["mlp"])[1]))
+    found = [np.abs(v.numpy().astype(np.float64)).sum() for v in layer.weights]
+    np.testing.assert_allclose(found, sums, atol=2e-5)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_context_and_every_weight_matter(name):
     layer = perturbed(name, context_size=2)
