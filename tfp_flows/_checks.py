@@ -1,13 +1,79 @@
-"""Checks of arguments that many parts take."""
+"""Checks of arguments that many parts take; each returns the value, or says what to write.
 
+`title` names the object in the message (`"MLP 'net'"`, `"flows.maf"`), `name` the argument.
+"""
+
+import math
 import numbers
+import operator
+
+
+def integer(value, name, title, *, least):
+    """`value` as an `int`, if it is an integer of at least `least`.
+
+    NumPy's integers and integer tensors of no axes are; neither `True` nor `2.0` is, for who
+    writes them mostly means something else.
+
+    Raises:
+      TypeError: if it is no integer.
+      ValueError: if it is below `least`.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        found = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{title}: {name} must be an integer >= {least}, got {value!r} of type "
+            f"{type(value).__name__}. Give an int."
+        ) from None
+    if found < least:
+        raise ValueError(f"{title}: {name} must be an integer >= {least}, got {found}.")
+    return found
 
 
 def positive_integer(value, name, title):
-    """`value` as an `int`; raises a `ValueError` unless it is an integer of 1 or more.
+    """`value` as an `int`, if it is an integer of at least 1; raises as `integer`."""
+    return integer(value, name, title, least=1)
 
-    Neither `True` nor `2.0` is one: who writes them means something else.
+
+def positive_integers(values, name, title):
+    """A tuple of positive integers, such as the widths of hidden layers; raises as `integer`."""
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        remedy = f"write ({values},)" if isinstance(values, int) else "give a tuple"
+        raise TypeError(
+            f"{title}: {name} must be a sequence of integers >= 1, got {values!r}. For a single "
+            f"one {remedy}."
+        )
+    return tuple(integer(value, name, title, least=1) for value in values)
+
+
+def positive_number(value, name, title):
+    """`value` as a `float`, if it is a finite number above 0.
+
+    Raises:
+      TypeError: if it is no real number, or is `True` or `False`.
+      ValueError: if it is not above 0, or not finite.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{title}: {name} must be an integer >= 1, got {value!r}.")
-    return int(value)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"{title}: {name} must be a number > 0, got {value!r} of type {type(value).__name__}. "
+            "Give a float."
+        )
+    if not 0.0 < value < math.inf:
+        bound = "finite" if value > 0.0 else "> 0"
+        raise ValueError(f"{title}: {name} must be {bound}, got {value!r}.")
+    return float(value)
+
+
+def one_of(value, choices, name, title):
+    """`value`, if it is one of the names (or `None`) in `choices`.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    choices = tuple(choices)
+    # An array is compared with a name entry by entry.
+    if not isinstance(value, (str, type(None))) or value not in choices:
+        raise ValueError(f"{title}: {name} must be one of {choices}, got {value!r}.")
+    return value

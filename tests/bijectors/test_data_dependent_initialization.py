@@ -225,7 +225,7 @@ def test_moments_of_several_workers_are_exact():
 def test_arguments():
     with pytest.raises(ValueError, match="ActNorm 'a': size must be an integer >= 1, got 0"):
         bijectors.ActNorm(0, name="a")
-    with pytest.raises(ValueError, match="size must be an integer >= 1, got 2.5"):
+    with pytest.raises(TypeError, match="size must be an integer >= 1, got 2.5"):
         bijectors.ActNorm(2.5)
     with pytest.raises(ValueError, match="epsilon must be > 0, got 0"):
         bijectors.ActNorm(2, epsilon=0)

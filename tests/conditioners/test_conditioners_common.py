@@ -107,6 +107,40 @@ def test_one_seed_one_layer(name):
     assert len(np.unique(np.round(drawn, 7), axis=0)) == len(drawn)
 
 
+# Of every weight in order: the sum of its absolute values in version 0.1.
+DENSE = {"hidden_units": (8, 8), "residual": True}
+STARTS_OF_0_1 = {
+    "mlp": (
+        lambda **k: conditioners.MLP(4, **DENSE, **k),
+        [4.55255, 1.656, 10.05151, 1.47832, 0, 0, 10.99035, 1.02563, 0, 0, 6.03695, 0.67256]
+        + [2.17791],
+    ),
+    "convnet": (
+        lambda **k: conditioners.ConvNet(4, filters=8, **k),
+        [36.50477, 0, 24.62107, 0, 38.58945, 0, 0, 4.02868],
+    ),
+    "resnet": (
+        lambda **k: conditioners.ResNet(4, filters=8, num_blocks=1, **k),
+        [36.50477, 0, 4.24418, 76.08148, 0, 0, 0, 13.28273, 0],
+    ),
+    "convolution": (lambda **k: conditioners.Convolution(4, **k), [11.57082, 0, 2.19699]),
+    "made": (
+        lambda **k: conditioners.MADE(3, order="random", degrees="random", **DENSE, **k),
+        [4.55255, 1.656, 8.99034, 1.32225, 0, 0, 9.83007, 0.91735, 0, 0, 7.03203, 0.89363]
+        + [9.45083, 56],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STARTS_OF_0_1)
+def test_a_seed_gives_the_weights_that_it_gave_in_version_0_1(name):
+    make, sums = STARTS_OF_0_1[name]
+    layer = make(context_size=2, zero_output=False, seed=3)
+    layer.build((None, *CASES.get(name, CASES["mlp"])[1]))
+    found = [np.abs(v.numpy().astype(np.float64)).sum() for v in layer.weights]
+    np.testing.assert_allclose(found, sums, atol=2e-5)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_context_and_every_weight_matter(name):
     layer = perturbed(name, context_size=2)
@@ -301,18 +335,83 @@ def test_wrong_inputs(name):
 @pytest.mark.parametrize("name", SOME)
 def test_wrong_options(name):
     make = CASES[name][0]
-    with pytest.raises(ValueError, match="context_size must be >= 1, got 0"):
+    with pytest.raises(ValueError, match="context_size must be an integer >= 1, got 0"):
         make(context_size=0)
     with pytest.raises(TypeError, match="context_size must be an integer"):
         make(context_size=2.0)
-    with pytest.raises(ValueError, match="seed must be >= 0, got -1"):
+    with pytest.raises(ValueError, match="seed must be an integer >= 0, got -1"):
         make(seed=-1)
     with pytest.raises(TypeError, match="seed must be an integer"):
         make(seed="0")
     with pytest.raises(ValueError, match="hidden_size"):
         make(hidden_size=3)
     for cls in (conditioners.MLP, conditioners.ConvNet, conditioners.ResNet):
-        with pytest.raises(ValueError, match="output.* must be >= 1, got 0"):
+        with pytest.raises(ValueError, match="output.* must be an integer >= 1, got 0"):
             cls(0)
         with pytest.raises(TypeError, match="output.* must be an integer"):
             cls(True)
+
+
+# --- A network of one's own. ---
+
+
+@keras.saving.register_keras_serializable(package="test_conditioners")
+class Bilinear(conditioners.Conditioner):
+    """As the base class says to write one."""
+
+    def __init__(self, output_size, *, rank=2, gain=1.0, context_size=None, seed=None, **kwargs):
+        super().__init__(input_rank=2, arguments=locals(), sizes=("output_size", "rank"))
+        self._num_outputs = self.output_size
+
+    def _add_weights(self, input_size):
+        self._left = self._add_kernel("left", (input_size, self.rank))
+        self._right = self._add_kernel("right", (self.rank, self.output_size))
+
+    def _compute(self, x, context):
+        return self.gain * tf.matmul(tf.matmul(x, self._left), self._right)
+
+
+@keras.saving.register_keras_serializable(package="test_conditioners")
+class Linear(conditioners.Conditioner):
+    """As version 0.1 had it: everything passed on, built and described by itself."""
+
+    def __init__(self, width, **kwargs):
+        common = {"activation": "relu", "context_size": None, "zero_output": False, "seed": 0}
+        super().__init__(input_rank=2, **{**common, **kwargs})
+        self._width = width
+
+    def build(self, input_shape):
+        self._input_size = self._check_input(input_shape)
+        self._kernel = self._add_kernel("kernel", (self._input_size, self._width))
+
+    def _compute(self, x, context):
+        return tf.matmul(x, self._kernel)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self._width)
+
+    def get_config(self):
+        return {**super().get_config(), "width": self._width}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [(Bilinear, {"output_size", "rank", "gain", "context_size", "seed"}), (Linear, {"width"})],
+)
+def test_a_network_of_ones_own(kind, more, tmp_path):
+    layer = kind(np.int64(4), seed=1)
+    x, _ = data("mlp")
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, layer(inputs))
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded(x), layer(x))
+    common = {"name", "trainable", "dtype"}
+    if kind is Linear:
+        common |= {"activation", "context_size", "zero_output", "seed"}
+    assert set(layer.get_config()) == common | more
+    with pytest.raises(ValueError, match="exactly one batch dimension"):
+        layer(x[None])
+    if kind is Bilinear:
+        with pytest.raises(TypeError, match="Bilinear '.*': rank must be an integer >= 1, got 2.5"):
+            Bilinear(4, rank=2.5)

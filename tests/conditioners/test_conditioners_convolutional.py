@@ -76,9 +76,9 @@ def test_one_layer_serves_images_of_all_sizes():
 
 def test_options():
     for cls in (ConvNet, ResNet):
-        with pytest.raises(ValueError, match="filters must be >= 1"):
+        with pytest.raises(ValueError, match="filters must be an integer >= 1"):
             cls(2, filters=0)
         with pytest.raises(TypeError, match="kernel_size must be an integer"):
             cls(2, kernel_size=(3, 3))
-    with pytest.raises(ValueError, match="num_blocks must be >= 0"):
+    with pytest.raises(ValueError, match="num_blocks must be an integer >= 0"):
         ResNet(2, num_blocks=-1)

@@ -59,7 +59,7 @@ def test_hidden_units():
         MLP(2, hidden_units=(), residual=True)
     with pytest.raises(TypeError, match=r"write \(64,\)"):
         MLP(2, hidden_units=64)
-    with pytest.raises(ValueError, match="hidden_units must be >= 1"):
+    with pytest.raises(ValueError, match="hidden_units must be an integer >= 1"):
         MLP(2, hidden_units=(4, 0))
     with pytest.raises(TypeError, match="hidden_units must be an integer"):
         MLP(2, hidden_units=(4, 2.5))

@@ -1,7 +1,7 @@
 """The structures: `tfb.Bijector`s that take a conditioner and never build one."""
 
 from tfp_flows.bijectors.actnorm import ActNorm
-from tfp_flows.bijectors.base import FlowBijector
+from tfp_flows.bijectors.base import FlowBijector, Weight
 from tfp_flows.bijectors.batch_norm import BatchNorm
 from tfp_flows.bijectors.chain import Chain
 from tfp_flows.bijectors.conv1x1 import InvertibleConv1x1
@@ -18,7 +18,6 @@ from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.rescale import Rescale
 from tfp_flows.bijectors.road import context_kwargs
 from tfp_flows.bijectors.squeeze import Squeeze
-from tfp_flows.bijectors.weights import Weight
 
 __all__ = [
     "ActNorm",

@@ -2,10 +2,9 @@
 
 import tensorflow as tf
 
-from tfp_flows._checks import positive_integer
+from tfp_flows._checks import positive_integer, positive_number
 from tfp_flows.bijectors import initialization, modes
-from tfp_flows.bijectors.base import FlowBijector
-from tfp_flows.bijectors.weights import Weight
+from tfp_flows.bijectors.base import FlowBijector, Weight
 
 
 class ActNorm(FlowBijector):
@@ -33,6 +32,7 @@ class ActNorm(FlowBijector):
       name, **kwargs: as `FlowBijector`.
 
     Raises:
+      TypeError: if `size` is no integer.
       ValueError: if `size` or `epsilon` is out of range, or the batch that it is initialised
         from is empty, not finite, or a single position.
       RuntimeError: if initialised inside a `tf.function`.
@@ -68,8 +68,7 @@ class ActNorm(FlowBijector):
         **kwargs,
     ):
         size = positive_integer(size, "size", self._title())
-        if not epsilon > 0:
-            raise ValueError(f"{self._title()}: epsilon must be > 0, got {epsilon!r}.")
+        epsilon = positive_number(epsilon, "epsilon", self._title())
         super().__init__(event_shape=[size], is_constant_jacobian=True, name=name, **kwargs)
         self.add_weight("log_scale", log_scale, [size])
         self.add_weight("shift", shift, [size])

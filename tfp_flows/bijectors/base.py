@@ -8,7 +8,38 @@ import tensorflow_probability as tfp
 from tfp_flows import _arguments
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.cache import FreshCache
-from tfp_flows.bijectors.weights import Weight, make_weight
+from tfp_flows.bijectors.modes import substitutes
+from tfp_flows.bijectors.weights import make_weight
+
+
+class Weight:
+    """A variable of a bijector, as an attribute of its class.
+
+    `FlowBijector.add_weight` makes the variable. It is read as `self.name`, and so every bijector
+    can be evaluated with other values than those of its variables (`reading`), which is how steps
+    with stacked weights share one graph.
+
+    Args:
+      doc: what it is, for `help`.
+
+    >>> class Scale(FlowBijector):
+    ...     log_scale = Weight("Variable of the event shape.")
+    >>> Scale.log_scale.__doc__
+    'Variable of the event shape.'
+    """
+
+    def __init__(self, doc=None):
+        self.__doc__ = doc
+
+    def __set_name__(self, owner, name):
+        self.attribute = f"_{name}"
+
+    def __get__(self, bijector, owner=None):
+        if bijector is None:
+            return self
+        variable = getattr(bijector, self.attribute)
+        values = substitutes()
+        return values.get(id(variable), variable) if values else variable
 
 
 class FlowBijector(tfp.bijectors.Bijector, abc.ABC):

@@ -3,11 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows._checks import positive_integer
+from tfp_flows._checks import positive_integer, positive_number
 from tfp_flows.bijectors import initialization, modes
-from tfp_flows.bijectors.base import FlowBijector
+from tfp_flows.bijectors.base import FlowBijector, Weight
 from tfp_flows.bijectors.modes import in_training_mode
-from tfp_flows.bijectors.weights import Weight
 
 
 class BatchNorm(FlowBijector):
@@ -48,6 +47,7 @@ class BatchNorm(FlowBijector):
       name, **kwargs: as `FlowBijector`.
 
     Raises:
+      TypeError: if `size` is no integer.
       ValueError: if `size`, `momentum` or `epsilon` is out of range, the batch that it is
         initialised from is empty, not finite, or a single position, or if in training mode the
         argument is a single event without a batch axis.
@@ -95,8 +95,7 @@ class BatchNorm(FlowBijector):
         size = positive_integer(size, "size", title)
         if not 0 <= momentum < 1:
             raise ValueError(f"{title}: momentum must be in [0, 1), got {momentum!r}.")
-        if not epsilon > 0:
-            raise ValueError(f"{title}: epsilon must be > 0, got {epsilon!r}.")
+        epsilon = positive_number(epsilon, "epsilon", title)
         super().__init__(event_shape=[size], is_constant_jacobian=True, name=name, **kwargs)
         # Each replica moves its own copy, to equal values, for their moments are those of the
         # global batch: no reduction is needed at the assignment.

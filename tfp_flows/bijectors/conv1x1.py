@@ -1,13 +1,10 @@
 """Invertible 1x1 convolution."""
 
-import numbers
-
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows._checks import positive_integer
-from tfp_flows.bijectors.base import FlowBijector
-from tfp_flows.bijectors.weights import Weight
+from tfp_flows._checks import integer, positive_integer
+from tfp_flows.bijectors.base import FlowBijector, Weight
 
 
 class InvertibleConv1x1(FlowBijector):
@@ -37,8 +34,8 @@ class InvertibleConv1x1(FlowBijector):
       name, **kwargs: as `FlowBijector`.
 
     Raises:
-      ValueError: if `size` is no positive integer, `seed` no integer >= 0, or only some of the
-        variables are given.
+      TypeError: if `size` or `seed` is no integer.
+      ValueError: if one of them is out of range, or only some of the variables are given.
 
     Numerics: `exp(log_scale)` are the pivots; the inverse matrix is as accurate as the
     condition numbers of the two triangular factors allow, 1e-6 relative for a trained Glow.
@@ -73,8 +70,8 @@ class InvertibleConv1x1(FlowBijector):
         **kwargs,
     ):
         size = positive_integer(size, "size", self._title())
-        if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
-            raise ValueError(f"{self._title()}: seed must be an integer >= 0, got {seed!r}.")
+        if seed is not None:
+            seed = integer(seed, "seed", self._title(), least=0)
         given = [value is not None for value in (lu, log_scale, sign, permutation)]
         if any(given) and not all(given):
             raise ValueError(

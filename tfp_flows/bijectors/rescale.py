@@ -2,8 +2,7 @@
 
 import tensorflow as tf
 
-from tfp_flows.bijectors.base import FlowBijector
-from tfp_flows.bijectors.weights import Weight
+from tfp_flows.bijectors.base import FlowBijector, Weight
 
 
 class Rescale(FlowBijector):

@@ -257,7 +257,7 @@ class Sequential:
             self._forward,
             self._block_size,
             parts["activation"],
-            parts["residual"],
+            parts["ends_block"],
             parts["evaluate"],
         )
 
@@ -278,7 +278,7 @@ class _Solver:
     """Solves for one set of degrees; a function of `u` `[n, D]`, kernels and offsets."""
 
     def __init__(
-        self, degrees, signature, elementwise, forward, block_size, activation, residual, evaluate
+        self, degrees, signature, elementwise, forward, block_size, activation, ends_block, evaluate
     ):
         inputs, *hidden = degrees
         size = len(inputs)
@@ -288,7 +288,7 @@ class _Solver:
         maps = elementwise._forward, elementwise._inverse
         self._act, self._back = maps if forward else maps[::-1]
         self._num_parameters, self._num_hidden = elementwise.num_parameters, len(hidden)
-        self._activation, self._residual = activation, residual
+        self._activation, self._ends_block = activation, ends_block
         self._evaluate = evaluate
         self._degrees = [*degrees, np.tile(inputs, self._num_parameters)]
         self._plan = Plan(
@@ -340,7 +340,7 @@ class _Solver:
         width = self._num_parameters
 
         def unit(layer, value, auxiliary, skip):
-            if self._residual and layer % 2 == 0:
+            if self._ends_block[layer]:
                 skip = value = value if skip is None else skip + value
             return self._activation(value), skip
 
@@ -365,7 +365,7 @@ class _Solver:
         with tf.GradientTape(persistent=True) as network:
             network.watch([x, *kernels, *offsets])
             parameters, values = self._evaluate(
-                x, kernels, offsets, self._degrees, self._activation, self._residual
+                x, kernels, offsets, self._degrees, self._activation, self._ends_block
             )
         # The map by itself: each entry of a result depends on its own entry of the arguments
         # alone, so that the gradient of a sum holds all the derivatives.
@@ -401,12 +401,11 @@ class _Solver:
 
     def _solve_adjoint(self, v, x_slope, parameters_slope, kernels, slopes):
         """Solves J^T w = v, last entry first."""
-        width = self._num_parameters
+        width, hidden_ends_block = self._num_parameters, self._ends_block[:-1]
 
         def unit(layer, value, slope, skip):
             value = value * slope
-            # Layers alternate as in the forward order, for their number is odd.
-            if self._residual and layer % 2 == 0:
+            if hidden_ends_block[-1 - layer]:
                 skip = value = value if skip is None else skip + value
             return value, skip
 

@@ -1,18 +1,21 @@
 """What all conditioners share: argument checks, weights, and the context."""
 
 import math
-import numbers
 import operator
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfp_flows._checks import integer, positive_integer
+
 # Activations that pass about half of their input's second moment, for which He's variance
 # of 2 / fan_in keeps the scale of the activations from layer to layer.
 _RELU_LIKE = frozenset(
     ["relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish"]
 )
+# What `locals()` of a constructor holds beside its arguments.
+_NO_ARGUMENTS = ("self", "kwargs", "__class__")
 
 
 def add_bias(x, bias):
@@ -39,19 +42,26 @@ class Conditioner(keras.layers.Layer):
     """Base class of the networks: one lean Keras layer with its own weights.
 
     A flow has tens of conditioners, and every nested Keras layer costs milliseconds each
-    time the flow is traced. So a conditioner holds no sublayers: `build` makes its weights
+    time the flow is traced. So a conditioner holds no sublayers: `_add_weights` makes its weights
     by `_add_kernel` and `_add_bias`, and `_compute` uses TensorFlow's operations on them.
 
-    A subclass gives `build(input_shape)`, `_compute(x, context)`,
-    `compute_output_shape(input_shape)` and `get_config`. It never needs a context tensor to
-    be built.
+    A subclass gives a constructor, whose first statement is
+
+        super().__init__(input_rank=2, arguments=locals(), sizes=("output_size",))
+
+    after which every argument is an attribute, and `get_config` is complete; it sets
+    `_num_outputs`, the size of the output's last axis; and it gives `_add_weights(input_size)`
+    and `_compute(x, context)`. It never needs a context tensor to be built.
 
     Args:
       input_rank: `int`, rank of the input with its one batch dimension.
-      activation: name of a Keras activation, or a callable.
-      context_size: `int >= 1`, size of the context, or `None` for none.
-      zero_output: `bool`, whether the last layer starts at zero.
-      seed: `int >= 0` that fixes the initial weights, or `None`.
+      arguments: `locals()` of the subclass's constructor, which takes the last arguments below
+        as `**kwargs`. Default: the others below, which is all that `get_config` then knows.
+      sizes: names of the arguments that are integers of at least 1.
+      activation: name of a Keras activation, or a callable. Default: `None`, the identity.
+      context_size: `int >= 1`, size of the context, or `None` (default) for none.
+      zero_output: `bool`, whether the last layer starts at zero. Default: `True`.
+      seed: `int >= 0` that fixes the initial weights, or `None` (default).
       **kwargs: `dtype`, `name` and `trainable` of `keras.layers.Layer`.
 
     Raises:
@@ -59,15 +69,50 @@ class Conditioner(keras.layers.Layer):
       ValueError: if it is out of range, or the activation is unknown.
     """
 
-    def __init__(self, *, input_rank, activation, context_size, zero_output, seed, **kwargs):
+    def __init__(
+        self,
+        *,
+        input_rank,
+        arguments=None,
+        sizes=(),
+        activation=None,
+        context_size=None,
+        zero_output=True,
+        seed=None,
+        **kwargs,
+    ):
+        common = {
+            "activation": activation,
+            "context_size": context_size,
+            "zero_output": zero_output,
+            "seed": seed,
+        }
+        if arguments is None:
+            arguments = common
+        else:
+            kwargs = arguments.get("kwargs", {})
+            arguments = {n: v for n, v in arguments.items() if n not in _NO_ARGUMENTS}
         super().__init__(**kwargs)
-        self.activation = keras.activations.get(activation)
-        self.context_size = (
-            None if context_size is None else self._check_int("context_size", context_size)
-        )
-        self.zero_output = bool(zero_output)
-        self.seed = None if seed is None else self._check_int("seed", seed, minimum=0)
-        self._input_rank = input_rank
+        self._input_rank, self._input_size = input_rank, None
+        self._arguments = tuple(arguments)
+        for name, value in {**common, **arguments}.items():
+            if name in sizes or (name == "context_size" and value is not None):
+                value = positive_integer(value, name, self._title())
+            setattr(self, name, value)
+        self.activation = keras.activations.get(self.activation)
+        self.zero_output = bool(self.zero_output)
+        if self.seed is not None:
+            self.seed = integer(self.seed, "seed", self._title(), least=0)
+
+    def build(self, input_shape):
+        """Makes the weights for inputs of this shape, whose last size must be known."""
+        size = self._check_input(input_shape)
+        self._add_weights(size)
+        self._input_size = size
+
+    def _add_weights(self, input_size):
+        """Makes the weights for inputs with this last axis."""
+        raise NotImplementedError(f"{type(self).__name__} must define _add_weights(input_size).")
 
     def call(self, x, context=None):
         """Maps `x` (and a context `[batch, context_size]`) to the parameters."""
@@ -81,15 +126,17 @@ class Conditioner(keras.layers.Layer):
         """The network itself; the arguments are checked and of `compute_dtype`."""
         raise NotImplementedError(f"{type(self).__name__} must define _compute(x, context).")
 
+    def compute_output_shape(self, input_shape):
+        """The input's shape with the last axis of the output."""
+        self._check_input(input_shape)
+        return (*input_shape[:-1], self._num_outputs)
+
     def get_config(self):
         """The constructor arguments, for `keras.saving`."""
-        return {
-            **super().get_config(),
-            "activation": keras.activations.serialize(self.activation),
-            "context_size": self.context_size,
-            "zero_output": self.zero_output,
-            "seed": self.seed,
-        }
+        config = {name: getattr(self, name) for name in self._arguments}
+        if "activation" in config:
+            config["activation"] = keras.activations.serialize(self.activation)
+        return {**super().get_config(), **config}
 
     # --- Weights. ---
 
@@ -121,6 +168,13 @@ class Conditioner(keras.layers.Layer):
             initializer = keras.initializers.RandomUniform(-bound, bound, seed=self._weight_seed())
         return self.add_weight(name=name, shape=(size,), initializer=initializer)
 
+    def _add_context_kernel(self, width, *, more_inputs, **kwargs):
+        """Adds the kernel of the context's share of a layer; `None` if there is no context."""
+        if self.context_size is None:
+            return None
+        shape = (self.context_size, width)
+        return self._add_kernel("context_kernel", shape, more_inputs=more_inputs, **kwargs)
+
     def _weight_seed(self):
         # Hashed, not seed + index: layers of seeds 0 and 1 must have no kernel in common.
         if self.seed is None:
@@ -132,20 +186,10 @@ class Conditioner(keras.layers.Layer):
     def _title(self):
         return f"{type(self).__name__} '{self.name}'"
 
-    def _check_int(self, name, value, minimum=1):
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-            raise TypeError(
-                f"{self._title()}: {name} must be an integer >= {minimum}, got {value!r} of type "
-                f"{type(value).__name__}."
-            )
-        if value < minimum:
-            raise ValueError(f"{self._title()}: {name} must be >= {minimum}, got {value}.")
-        return int(value)
-
     def _check_input(self, shape):
         """Checks an input's static shape and returns the size of its last axis."""
         shape = tf.TensorShape(shape)
-        size = getattr(self, "_input_size", None)
+        size = self._input_size
         if shape.rank not in (None, self._input_rank):
             wanted = "[batch, n]" if self._input_rank == 2 else "[batch, H, W, C]"
             raise ValueError(
@@ -185,7 +229,9 @@ class Conditioner(keras.layers.Layer):
                 f"{self._title()}: expected a context of shape [batch, {size}], got {shape}. "
                 "Reshape it, or set `context_size` to its last axis."
             )
-        rows, batch = (None if t.shape.rank is None else t.shape[0] for t in (context, x))
+        if shape.rank is None or x.shape.rank is None:
+            return
+        rows, batch = shape[0], x.shape[0]
         if None not in (rows, batch) and rows not in (1, batch):
             raise ValueError(
                 f"{self._title()}: expected a context with one row for each of the {batch} inputs "

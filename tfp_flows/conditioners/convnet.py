@@ -72,38 +72,24 @@ class ConvNet(Conditioner):
         **kwargs,
     ):
         super().__init__(
-            input_rank=4,
-            activation=activation,
-            context_size=context_size,
-            zero_output=zero_output,
-            seed=seed,
-            **kwargs,
+            input_rank=4, arguments=locals(), sizes=("output_filters", "filters", "kernel_size")
         )
-        self.output_filters = self._check_int("output_filters", output_filters)
-        self.filters = self._check_int("filters", filters)
-        self.kernel_size = self._check_int("kernel_size", kernel_size)
         self.output_scale = bool(output_scale)
+        self._num_outputs = self.output_filters
 
-    def build(self, input_shape):
-        """Makes the weights for inputs `[batch, H, W, C]`."""
-        self._input_size = channels = self._check_input(input_shape)
-        k, filters, context_size = self.kernel_size, self.filters, self.context_size or 0
+    def _add_weights(self, input_size):
+        k, filters, out = self.kernel_size, self.filters, self.output_filters
         self._kernel_1 = self._add_kernel(
-            "kernel_1", (k, k, channels, filters), more_inputs=context_size
+            "kernel_1", (k, k, input_size, filters), more_inputs=self.context_size or 0
         )
         self._bias_1 = self._add_bias("bias_1", filters)
         self._kernel_2 = self._add_kernel("kernel_2", (1, 1, filters, filters))
         self._bias_2 = self._add_bias("bias_2", filters)
-        self._kernel_3 = self._add_kernel(
-            "kernel_3", (k, k, filters, self.output_filters), zero=self.zero_output
-        )
-        self._bias_3 = self._add_bias("bias_3", self.output_filters)
+        self._kernel_3 = self._add_kernel("kernel_3", (k, k, filters, out), zero=self.zero_output)
+        self._bias_3 = self._add_bias("bias_3", out)
         if self.output_scale:
-            self._log_scale = self._add_bias("log_scale", self.output_filters)
-        if context_size:
-            self._context_kernel = self._add_kernel(
-                "context_kernel", (context_size, filters), more_inputs=k * k * channels
-            )
+            self._log_scale = self._add_bias("log_scale", out)
+        self._context_kernel = self._add_context_kernel(filters, more_inputs=k * k * input_size)
 
     def _compute(self, x, context):
         h = convolve(x, self._kernel_1, self._bias_1)
@@ -121,18 +107,3 @@ class ConvNet(Conditioner):
             return out
         scale = tf.exp(3.0 * tf.convert_to_tensor(self._log_scale))
         return broadcast(operator.mul, out, scale)
-
-    def compute_output_shape(self, input_shape):
-        """`[batch, H, W, output_filters]`."""
-        self._check_input(input_shape)
-        return (*input_shape[:-1], self.output_filters)
-
-    def get_config(self):
-        """The constructor arguments, for `keras.saving`."""
-        return {
-            **super().get_config(),
-            "output_filters": self.output_filters,
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "output_scale": self.output_scale,
-        }

@@ -55,44 +55,20 @@ class Convolution(Conditioner):
         seed=None,
         **kwargs,
     ):
-        super().__init__(
-            input_rank=4,
-            activation=None,
-            context_size=context_size,
-            zero_output=zero_output,
-            seed=seed,
-            **kwargs,
-        )
-        self.output_filters = self._check_int("output_filters", output_filters)
-        self.kernel_size = self._check_int("kernel_size", kernel_size)
+        super().__init__(input_rank=4, arguments=locals(), sizes=("output_filters", "kernel_size"))
+        self._num_outputs = self.output_filters
 
-    def build(self, input_shape):
-        """Makes the weights for inputs `[batch, H, W, C]`."""
-        self._input_size = channels = self._check_input(input_shape)
+    def _add_weights(self, input_size):
         k, filters, context_size = self.kernel_size, self.output_filters, self.context_size or 0
+        zero = self.zero_output
         self._kernel = self._add_kernel(
-            "kernel", (k, k, channels, filters), more_inputs=context_size, zero=self.zero_output
+            "kernel", (k, k, input_size, filters), more_inputs=context_size, zero=zero
         )
         self._bias = self._add_bias("bias", filters)
-        if context_size:
-            self._context_kernel = self._add_kernel(
-                "context_kernel",
-                (context_size, filters),
-                more_inputs=k * k * channels,
-                zero=self.zero_output,
-            )
+        self._context_kernel = self._add_context_kernel(
+            filters, more_inputs=k * k * input_size, zero=zero
+        )
 
     def _compute(self, x, context):
         out = convolve(x, self._kernel, self._bias)
         return out if context is None else add_context(out, context, self._context_kernel)
-
-    def compute_output_shape(self, input_shape):
-        """`[batch, H, W, output_filters]`."""
-        self._check_input(input_shape)
-        return (*input_shape[:-1], self.output_filters)
-
-    def get_config(self):
-        """The constructor arguments, for `keras.saving`."""
-        config = super().get_config()
-        del config["activation"]
-        return {**config, "output_filters": self.output_filters, "kernel_size": self.kernel_size}

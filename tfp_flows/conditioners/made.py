@@ -7,7 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows import masks
-from tfp_flows.conditioners.base import Conditioner, add_bias
+from tfp_flows._checks import one_of
+from tfp_flows.conditioners.base import add_bias
+from tfp_flows.conditioners.dense import Dense
 from tfp_flows.conditioners.masked_network import (
     evaluate,
     evaluate_by_degrees,
@@ -19,7 +21,7 @@ _SPREADS = ("equal", "random")
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
-class MADE(Conditioner):
+class MADE(Dense):
     """A masked autoencoder: parameters for every entry from the entries before it.
 
     With `m(.)` the degrees of the units, `M` the masks made of them and `*` entry by entry,
@@ -107,29 +109,8 @@ class MADE(Conditioner):
         seed=None,
         **kwargs,
     ):
-        super().__init__(
-            input_rank=2,
-            activation=activation,
-            context_size=context_size,
-            zero_output=zero_output,
-            seed=seed,
-            **kwargs,
-        )
-        self.size = self._check_int("size", size)
-        self.num_parameters = self._check_int("num_parameters", num_parameters)
-        if isinstance(hidden_units, int):
-            raise TypeError(
-                f"{self._title()}: hidden_units must be a sequence of widths, got {hidden_units}. "
-                f"For one hidden layer write ({hidden_units},)."
-            )
-        self.hidden_units = tuple(self._check_int("hidden_units", u) for u in hidden_units)
-        self.residual = bool(residual)
-        if self.residual and len(set(self.hidden_units)) != 1:
-            raise ValueError(
-                f"{self._title()}: residual blocks add to their input, so hidden_units must be "
-                f"one or more equal widths, got {self.hidden_units}. Make them equal, or set "
-                "residual=False."
-            )
+        super().__init__(arguments=locals(), sizes=("size", "num_parameters", "num_masks"))
+        self._num_outputs = self.num_parameters * self.size
         try:
             masks.input_degrees(self.size, order, seed=0)
         except ValueError:
@@ -139,12 +120,7 @@ class MADE(Conditioner):
                 f"{order!r}. Of inputs listed as they follow each other, pass np.argsort."
             ) from None
         self.order = order if isinstance(order, str) else tuple(np.asarray(order).tolist())
-        self.degrees = degrees
-        if degrees not in _SPREADS:
-            raise ValueError(
-                f"{self._title()}: degrees must be one of {_SPREADS}, got {degrees!r}."
-            )
-        self.num_masks = self._check_int("num_masks", num_masks)
+        one_of(degrees, _SPREADS, "degrees", self._title())
         if self.num_masks > 1 and order != "random" and degrees != "random":
             raise ValueError(
                 f"{self._title()}: {self.num_masks} sets of masks would all be equal. Set "
@@ -152,9 +128,7 @@ class MADE(Conditioner):
                 "or num_masks=1."
             )
         # Widths of the layers whose values an activation is applied to.
-        self._widths = self.hidden_units
-        if self.residual:
-            self._widths = self.hidden_units[:1] * (1 + 2 * len(self.hidden_units))
+        self._widths = tuple(layer.width for layer in self._plan()[:-1])
         self._degree_sets = self._draw_degrees()
         self._masks = {}
         self._warn_of_lost_dependencies()
@@ -233,38 +207,22 @@ class MADE(Conditioner):
 
     # --- The network. ---
 
-    def build(self, input_shape):
-        """Makes the weights."""
-        got = self._check_input(input_shape)
-        if got != self.size:
+    def _add_weights(self, input_size):
+        if input_size != self.size:
             raise ValueError(
-                f"{self._title()}: expected an input of shape [batch, {self.size}], got "
-                f"{list(input_shape)}. Set `size` to the number of entries."
+                f"{self._title()}: expected an input of shape [batch, {self.size}], got one with "
+                f"last axis {input_size}. Set `size` to the number of entries."
             )
-        self._input_size = size = self.size
-        widths = (*self._widths, self.num_parameters * self.size)
-        last = len(widths) - 1
-        context_size = self.context_size or 0
-        self._kernels, self._biases = [], []
-        for i, width in enumerate(widths):
-            ends_block = self.residual and 0 < i < last and i % 2 == 0
-            zero = ends_block or (i == last and self.zero_output)
-            self._kernels.append(
-                self._add_kernel(
-                    f"kernel_{i}", (size, width), more_inputs=context_size, zero=zero, small=True
-                )
-            )
-            fan_in = None if zero else size + context_size
-            self._biases.append(self._add_bias(f"bias_{i}", width, fan_in=fan_in))
-            size = width
+        layers = self._add_layers(input_size, context_to_all=True)
+        self._kernels, self._biases, self._ends_block = map(list, zip(*layers, strict=True))
         self._context_kernel = None
-        if context_size:
+        if self.context_size is not None:
             # One kernel for all layers: one product. Its last columns start as the output does.
-            hidden = self._add_kernel_values(context_size, widths, last)
+            start = self._start_of_context_kernel()
             self._context_kernel = self.add_weight(
                 name="context_kernel",
-                shape=(context_size, sum(widths)),
-                initializer=lambda shape, dtype: tf.cast(hidden, dtype),
+                shape=start.shape,
+                initializer=lambda shape, dtype: tf.cast(start, dtype),
             )
         self._degrees_weight = self.add_weight(
             name="degrees",
@@ -274,16 +232,13 @@ class MADE(Conditioner):
             trainable=False,
         )
 
-    def _add_kernel_values(self, context_size, widths, last):
+    def _start_of_context_kernel(self):
         rng = np.random.default_rng(self._weight_seed())
-        fans = [self.size, *widths]
-        columns = []
-        for i, width in enumerate(widths):
-            ends_block = self.residual and 0 < i < last and i % 2 == 0
-            std = np.sqrt(1.0 / (3.0 * (fans[i] + context_size)))
-            if ends_block or (i == last and self.zero_output):
-                std = 0.0
-            columns.append(std * rng.normal(size=(context_size, width)))
+        size, columns = self.size, []
+        for width, _, zero in self._plan():
+            std = 0.0 if zero else np.sqrt(1.0 / (3.0 * (size + self.context_size)))
+            columns.append(std * rng.normal(size=(self.context_size, width)))
+            size = width
         return np.concatenate(columns, axis=1)
 
     def call(self, x, context=None, mask_index=None):
@@ -305,7 +260,7 @@ class MADE(Conditioner):
             keep = self._masks_between(*tf.split(drawn, [self.size, *self._widths]))
         context = None if context is None else tf.cast(context, x.dtype)
         offsets = self._offsets(context, x.dtype)
-        return evaluate(x, self._kernels, offsets, keep, self.activation, self.residual)[0]
+        return evaluate(x, self._kernels, offsets, keep, self.activation, self._ends_block)[0]
 
     def _masks_of(self, mask_index):
         """Boolean masks of all kernels under one set of degrees, made once."""
@@ -343,8 +298,8 @@ class MADE(Conditioner):
         Returns:
           A dictionary of `input_degrees` and `hidden_degrees` (arrays), `kernels` (tensors, not
           masked), `offsets` (bias plus the context's share of each layer, `[width]` or
-          `[n, width]`), `activation`, `residual`, and `evaluate`, the network as a function of
-          these.
+          `[n, width]`), `activation`, `ends_block` (of each layer), and `evaluate`, the network
+          as a function of these.
         """
         inputs, hidden = self.degrees_of(mask_index)
         return {
@@ -353,7 +308,7 @@ class MADE(Conditioner):
             "kernels": [tf.cast(k, dtype) for k in self._kernels],
             "offsets": self._offsets(context, dtype),
             "activation": self.activation,
-            "residual": self.residual,
+            "ends_block": tuple(self._ends_block),
             "evaluate": evaluate_by_degrees,
         }
 
@@ -363,24 +318,6 @@ class MADE(Conditioner):
         """Loads the weights, and with them the orders and degrees."""
         super().load_own_variables(store)
         self._adopt_restored_degrees()
-
-    def compute_output_shape(self, input_shape):
-        """`[batch, num_parameters * size]`."""
-        self._check_input(input_shape)
-        return (input_shape[0], self.num_parameters * self.size)
-
-    def get_config(self):
-        """The constructor arguments, for `keras.saving`."""
-        return {
-            **super().get_config(),
-            "size": self.size,
-            "num_parameters": self.num_parameters,
-            "hidden_units": self.hidden_units,
-            "order": self.order,
-            "degrees": self.degrees,
-            "residual": self.residual,
-            "num_masks": self.num_masks,
-        }
 
 
 def _count_lost(size, hidden):

@@ -20,7 +20,7 @@ def masks_between(degrees):
     ]
 
 
-def evaluate(x, kernels, offsets, keep, activation, residual):
+def evaluate(x, kernels, offsets, keep, activation, ends_block):
     """The network as a function of its weights.
 
     Args:
@@ -29,20 +29,21 @@ def evaluate(x, kernels, offsets, keep, activation, residual):
       offsets: of each layer, `[width]` or `[n or 1, width]`.
       keep: masks of the kernels, Boolean.
       activation: function of tensors.
-      residual: whether the hidden layers after the first are blocks of two.
+      ends_block: of each layer, whether its value is added to that of the block before.
 
     Returns:
       The output, and the list of the hidden values that the activation is applied to.
     """
     last = len(kernels) - 1
     value, skip, values = x, None, []
-    for i, (kernel, offset, mask) in enumerate(zip(kernels, offsets, keep, strict=True)):
+    layers = zip(kernels, offsets, keep, ends_block, strict=True)
+    for i, (kernel, offset, mask, ends) in enumerate(layers):
         kernel = tf.convert_to_tensor(kernel)  # In bfloat16 under a mixed policy.
         value = _masked_product(value, kernel, mask)
         value = add_bias(value, offset)
+        if ends:
+            skip = value = value if skip is None else skip + value
         if i < last:
-            if residual and i % 2 == 0:
-                skip = value = value if skip is None else skip + value
             values.append(value)
             value = activation(value)
     return value, values
@@ -91,6 +92,6 @@ def halved(mask):
     return mask, columns, int(used[-1]) + 1
 
 
-def evaluate_by_degrees(x, kernels, offsets, degrees, activation, residual):
+def evaluate_by_degrees(x, kernels, offsets, degrees, activation, ends_block):
     """As `evaluate`, with the degrees of inputs, hidden units and outputs for the masks."""
-    return evaluate(x, kernels, offsets, masks_between(degrees), activation, residual)
+    return evaluate(x, kernels, offsets, masks_between(degrees), activation, ends_block)

@@ -3,11 +3,12 @@
 import keras
 import tensorflow as tf
 
-from tfp_flows.conditioners.base import Conditioner, add_bias
+from tfp_flows.conditioners.base import add_bias
+from tfp_flows.conditioners.dense import Dense
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
-class MLP(Conditioner):
+class MLP(Dense):
     """A fully connected network, plain or residual, as one Keras layer.
 
     Plain, with hidden widths `w_1, ..., w_k`:
@@ -79,80 +80,24 @@ class MLP(Conditioner):
         seed=None,
         **kwargs,
     ):
-        super().__init__(
-            input_rank=2,
-            activation=activation,
-            context_size=context_size,
-            zero_output=zero_output,
-            seed=seed,
-            **kwargs,
-        )
-        self.output_size = self._check_int("output_size", output_size)
-        if isinstance(hidden_units, int):
-            raise TypeError(
-                f"{self._title()}: hidden_units must be a sequence of widths, got {hidden_units}. "
-                f"For one hidden layer write ({hidden_units},)."
-            )
-        self.hidden_units = tuple(self._check_int("hidden_units", u) for u in hidden_units)
-        self.residual = bool(residual)
-        if self.residual and len(set(self.hidden_units)) != 1:
-            raise ValueError(
-                f"{self._title()}: residual blocks add to their input, so hidden_units must be "
-                f"one or more equal widths, got {self.hidden_units}. Make them equal, or set "
-                "residual=False."
-            )
+        super().__init__(arguments=locals(), sizes=("output_size",))
+        self._num_outputs = self.output_size
 
-    def build(self, input_shape):
-        """Makes the weights for inputs `[batch, n]`."""
-        self._input_size = size = self._check_input(input_shape)
-        widths = self.hidden_units
-        if self.residual:
-            widths = widths[:1] + tuple(w for width in widths for w in (width, width))
-        widths = (*widths, self.output_size)
-        last = len(widths) - 1
-        context_size = self.context_size or 0
-        self._weights_of_layers = []
-        for i, width in enumerate(widths):
-            ends_block = self.residual and 0 < i < last and i % 2 == 0
-            zero = ends_block or (i == last and self.zero_output)
-            more_inputs = 0 if i else context_size
-            kernel = self._add_kernel(
-                f"kernel_{i}", (size, width), more_inputs=more_inputs, zero=zero, small=True
-            )
-            bias = self._add_bias(f"bias_{i}", width, fan_in=None if zero else size + more_inputs)
-            self._weights_of_layers.append((kernel, bias))
-            size = width
-        if context_size:
-            self._context_kernel = self._add_kernel(
-                "context_kernel",
-                (context_size, widths[0]),
-                more_inputs=self._input_size,
-                zero=last == 0 and self.zero_output,
-                small=True,
-            )
+    def _add_weights(self, input_size):
+        self._layers_in_order = self._add_layers(input_size, context_to_all=False)
+        first = self._plan()[0]
+        self._context_kernel = self._add_context_kernel(
+            first.width, more_inputs=input_size, zero=first.zero, small=True
+        )
 
     def _compute(self, x, context):
-        (kernel, bias), *layers = self._weights_of_layers
+        (kernel, bias, _), *layers = self._layers_in_order
         h = add_bias(tf.matmul(x, kernel), bias)
         if context is not None:
             h = add_bias(h, tf.matmul(context, self._context_kernel))
         skip = h
-        for i, (kernel, bias) in enumerate(layers, start=1):
+        for kernel, bias, ends_block in layers:
             h = add_bias(tf.matmul(self.activation(h), kernel), bias)
-            if self.residual and i % 2 == 0 and i < len(layers):
+            if ends_block:
                 h = skip = skip + h
         return h
-
-    def compute_output_shape(self, input_shape):
-        """`[batch, output_size]`."""
-        self._check_input(input_shape)
-        return (input_shape[0], self.output_size)
-
-    def get_config(self):
-        """The constructor arguments, for `keras.saving`."""
-        return {
-            **super().get_config(),
-            "output_size": self.output_size,
-            "hidden_units": self.hidden_units,
-            "residual": self.residual,
-        }

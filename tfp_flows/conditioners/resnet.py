@@ -2,6 +2,7 @@
 
 import keras
 
+from tfp_flows._checks import integer
 from tfp_flows.conditioners.base import Conditioner
 from tfp_flows.conditioners.convolution import add_context, convolve
 
@@ -76,30 +77,18 @@ class ResNet(Conditioner):
         **kwargs,
     ):
         super().__init__(
-            input_rank=4,
-            activation=activation,
-            context_size=context_size,
-            zero_output=zero_output,
-            seed=seed,
-            **kwargs,
+            input_rank=4, arguments=locals(), sizes=("output_filters", "filters", "kernel_size")
         )
-        self.output_filters = self._check_int("output_filters", output_filters)
-        self.filters = self._check_int("filters", filters)
-        self.num_blocks = self._check_int("num_blocks", num_blocks, minimum=0)
-        self.kernel_size = self._check_int("kernel_size", kernel_size)
+        self.num_blocks = integer(num_blocks, "num_blocks", self._title(), least=0)
+        self._num_outputs = self.output_filters
 
-    def build(self, input_shape):
-        """Makes the weights for inputs `[batch, H, W, C]`."""
-        self._input_size = channels = self._check_input(input_shape)
-        k, filters, context_size = self.kernel_size, self.filters, self.context_size or 0
+    def _add_weights(self, input_size):
+        k, filters = self.kernel_size, self.filters
         self._kernel_in = self._add_kernel(
-            "kernel_in", (k, k, channels, filters), more_inputs=context_size
+            "kernel_in", (k, k, input_size, filters), more_inputs=self.context_size or 0
         )
         self._bias_in = self._add_bias("bias_in", filters)
-        if context_size:
-            self._context_kernel = self._add_kernel(
-                "context_kernel", (context_size, filters), more_inputs=k * k * channels
-            )
+        self._context_kernel = self._add_context_kernel(filters, more_inputs=k * k * input_size)
         self._blocks = []
         for i in range(self.num_blocks):
             self._blocks.append(
@@ -123,18 +112,3 @@ class ResNet(Conditioner):
             inner = convolve(self.activation(h), kernel_1, bias_1)
             h += convolve(self.activation(inner), kernel_2, bias_2)
         return convolve(self.activation(h), self._kernel_out, self._bias_out)
-
-    def compute_output_shape(self, input_shape):
-        """`[batch, H, W, output_filters]`."""
-        self._check_input(input_shape)
-        return (*input_shape[:-1], self.output_filters)
-
-    def get_config(self):
-        """The constructor arguments, for `keras.saving`."""
-        return {
-            **super().get_config(),
-            "output_filters": self.output_filters,
-            "filters": self.filters,
-            "num_blocks": self.num_blocks,
-            "kernel_size": self.kernel_size,
-        }
