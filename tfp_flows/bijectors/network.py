@@ -33,6 +33,11 @@ class Network(tf.Module):
       TypeError: if `layer` is no Keras layer.
       ValueError: if the layer does not take such an input or context, or its output has another
         shape than `output_shape`.
+
+    >>> layer = keras.layers.Dense(2)
+    >>> network = Network(layer, input_shape=[3], output_shape=[2], owner="mine", dtype="float32")
+    >>> network(tf.ones([5, 4, 3])).shape, len(network.trainable_variables)
+    (TensorShape([5, 4, 2]), 2)
     """
 
     def __init__(self, layer, *, input_shape, output_shape, owner, context_size=None, dtype):
