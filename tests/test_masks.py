@@ -77,8 +77,16 @@ def test_flip_is_the_complement(make):
         (lambda: masks.explicit([-1], 4), ValueError, r"lie in 0\.\.3, got \[-1\]"),
         (lambda: masks.explicit([1, 1], 4), ValueError, r"distinct, got \[1, 1\]"),
         (lambda: masks.explicit([0.5], 4), TypeError, r"each index must be an integer, got 0\.5"),
-        (lambda: masks.explicit([], 4), ValueError, "explicit: the mask passes nothing through: all 4"),
-        (lambda: masks.explicit([0, 1], 2), ValueError, "explicit: the mask transforms nothing: all 2"),
+        (
+            lambda: masks.explicit([], 4),
+            ValueError,
+            "explicit: the mask passes nothing",
+        ),
+        (
+            lambda: masks.explicit([0, 1], 2),
+            ValueError,
+            "explicit: the mask transforms nothing",
+        ),
         (lambda: masks.checkerboard([4, 4]), ValueError, r"must be \[H, W, C\].*got \[4, 4\]"),
         (lambda: masks.checkerboard([4, 0, 1]), ValueError, r"all positive, got \[4, 0, 1\]"),
         (lambda: masks.checkerboard([1, 1, 8]), ValueError, "H \\* W >= 2.*masks.channel"),

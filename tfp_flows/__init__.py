@@ -15,6 +15,7 @@ from tfp_flows import (  # noqa: E402  (the check comes first, so that it can ex
     preprocessing,
     testing,
 )
+from tfp_flows.distributions import condition  # noqa: E402
 from tfp_flows.models import FlowModel  # noqa: E402
 from tfp_flows.saving import load  # noqa: E402
 from tfp_flows.version import __version__  # noqa: E402
@@ -23,6 +24,7 @@ __all__ = [
     "FlowModel",
     "__version__",
     "bijectors",
+    "condition",
     "conditioners",
     "distribute",
     "distributions",

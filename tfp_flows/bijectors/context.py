@@ -90,6 +90,21 @@ def each(function, context, shapes):
     return function(context, shapes)
 
 
+def for_part(context, shapes, extra):
+    """What a part takes of a context, for events of `extra` axes that it sees as batch."""
+    if context is not None:
+        context = take(context, shapes)
+    if context is None or not extra:
+        return context
+
+    def same_everywhere(tensor, shape):
+        for _ in range(extra):
+            tensor = tf.expand_dims(tensor, -1 - len(shape))
+        return tensor
+
+    return each(same_everywhere, context, shapes)
+
+
 def check(context, shapes, title, *, required, ignored):
     """Raises unless a context is there, and of the shapes that a part takes, batch apart.
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows.bijectors import context as contexts
-from tfp_flows.bijectors import stock
+from tfp_flows.bijectors import inside, stock
 from tfp_flows.bijectors.base import FlowBijector
 
 
@@ -41,7 +41,7 @@ class Step:
             act = bijector.inverse_and_log_det if inverse else bijector.forward_and_log_det
             own = bijector.inverse_min_event_ndims if inverse else bijector.forward_min_event_ndims
             if context is not None:
-                context = _for_part(context, bijector._context_shapes, ndims - own)
+                context = contexts.for_part(context, bijector._context_shapes, ndims - own)
             result, log_det = act(value, context)
             log_det = _sum_positions(log_det, value, ndims, own)
         elif self.branches:
@@ -141,8 +141,8 @@ def visit(steps, value, context, ndims):
       The step, what it was given and the rank of one event of it, and what it returned.
     """
     for step in steps:
-        for part, inside in step.branches:
-            yield from visit(inside, value[..., part], context, ndims)
+        for part, below in step.branches:
+            yield from visit(below, value[..., part], context, ndims)
         result = step(value, context, ndims)
         yield step, value, ndims, result
         value, _, ndims = result
@@ -168,10 +168,7 @@ class Road:
         self.steps, self.base = tuple(steps), distribution
         self.back = tuple(Step(step.bijector, not step.inverse) for step in reversed(steps))
         self.base_ndims = distribution.event_shape.rank
-        # Independent parts of flows are summed here: each gets the context of its row.
-        self._inside = None
-        if isinstance(distribution, stock.Independent):
-            self._inside = Road(distribution.distribution)
+        self._inside = _parts_of(distribution)
         self.base_context_shapes = _base_context_shapes(distribution, self._inside)
         self.context_shapes = contexts.common(
             [
@@ -216,18 +213,13 @@ class Road:
 
     def base_log_prob(self, z, context=None):
         """Log-density of a point of the base."""
-        if self._inside is None or not self._inside.context_shapes:
-            return self.base.log_prob(z, **self._base_kwargs(context))
-        extra = self.base_ndims - self._inside.event_ndims
-        context = _for_part(context, self._inside.context_shapes, extra)
-        log_prob = self._inside.log_prob(z, context)
-        return tf.reduce_sum(log_prob, axis=list(range(-extra, 0)))
+        if self._inside is not None:
+            return self._inside.log_prob(z, context)
+        return self.base.log_prob(z, **self._base_kwargs(context))
 
     def base_sample(self, shape, seed, context=None, temperature=None):
         """Points of the base."""
-        if self._inside is not None and (self._inside.steps or self._inside.context_shapes):
-            extra = self.base_ndims - self._inside.event_ndims
-            context = _for_part(context, self._inside.context_shapes, extra)
+        if self._inside is not None:
             return self._inside.sample(shape, seed, context, temperature)
         kwargs = self._base_kwargs(context)
         z = self.base.sample(shape, seed=seed, **kwargs)
@@ -254,7 +246,7 @@ class Road:
 
     def has_mean(self, context=None):
         """Whether the base has a mean."""
-        if self._inside is not None and self._inside.steps:
+        if self._inside is not None:
             return self._inside.has_mean(context)
         kwargs = self._base_kwargs(context)
         try:
@@ -272,27 +264,26 @@ class Road:
         return {"context": contexts.take(context, self.base_context_shapes)}
 
 
-def _base_context_shapes(base, inside):
+def _parts_of(base):
+    """The flows inside a base distribution, or `None` if it is no composition of flows."""
+    if isinstance(base, stock.Independent):
+        kind, parts = inside.Independent, [base.distribution]
+    elif isinstance(base, stock.Mixture):
+        kind, parts = inside.Mixture, base.components
+    elif isinstance(base, stock.MixtureSameFamily):
+        kind, parts = inside.MixtureSameFamily, [base.components_distribution]
+    else:
+        return None
+    roads = [Road(part) for part in parts]
+    return kind(base, roads) if any(r.steps or r.context_shapes for r in roads) else None
+
+
+def _base_context_shapes(base, parts):
     """What a base takes: a distribution of ours or of the user's own takes `context=` itself."""
-    if inside is not None:
-        return inside.context_shapes
+    if parts is not None:
+        return parts.context_shapes
     size = getattr(base, "context_size", None)
     return contexts.shapes_of(size, title_of(base)) if size else None
-
-
-def _for_part(context, shapes, extra):
-    """What a part takes of a context, for events of `extra` axes that it sees as batch."""
-    if context is not None:
-        context = contexts.take(context, shapes)
-    if context is None or not extra:
-        return context
-
-    def same_everywhere(tensor, shape):
-        for _ in range(extra):
-            tensor = tf.expand_dims(tensor, -1 - len(shape))
-        return tensor
-
-    return contexts.each(same_everywhere, context, shapes)
 
 
 def _sum_positions(log_det, value, ndims, own_ndims):

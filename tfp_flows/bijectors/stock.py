@@ -10,6 +10,10 @@ from tensorflow_probability.python.bijectors.chain import _Chain as Chain
 from tensorflow_probability.python.bijectors.composition import Composition
 from tensorflow_probability.python.bijectors.invert import _Invert as Invert
 from tensorflow_probability.python.distributions.independent import _Independent as Independent
+from tensorflow_probability.python.distributions.mixture import _Mixture as Mixture
+from tensorflow_probability.python.distributions.mixture_same_family import (
+    _MixtureSameFamily as MixtureSameFamily,
+)
 from tensorflow_probability.python.distributions.transformed_distribution import (
     _TransformedDistribution as TransformedDistribution,
 )
@@ -20,5 +24,7 @@ __all__ = [
     "Composition",
     "Independent",
     "Invert",
+    "Mixture",
+    "MixtureSameFamily",
     "TransformedDistribution",
 ]

@@ -1,0 +1,192 @@
+"""A conditional flow with its context: a plain distribution."""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows.bijectors import context as contexts
+from tfp_flows.bijectors.road import Road, title_of
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+
+
+class Conditioned(tfd.Distribution):
+    """A conditional distribution given its context: what `condition` returns.
+
+        log p(x | c)            for every context c of a batch of them
+
+    The batch shape is that of the context. Variables are those of the distribution, and the
+    context's if it is a `tf.Variable`.
+
+    Args:
+      distribution: any `tfd.Distribution` in which some part takes a context: a recipe of
+        `tfp_flows.flows` with `context_size`, or a composition around one.
+      context: `[*batch, context_size]`, as the distribution takes it (other shapes and
+        dictionaries of several included), of its dtype or cast to it.
+      validate_args: passed to the base class.
+      allow_nan_stats: passed to the base class.
+      name: name of the distribution. Default: that of `distribution`.
+
+    Raises:
+      TypeError: if `distribution` is none.
+      ValueError: if no part of it takes a context, or it takes one of another shape.
+
+    >>> from tfp_flows import flows
+    >>> flow = flows.maf([2], num_layers=1, hidden_units=(8,), context_size=3, seed=0)
+    >>> Conditioned(flow, tf.eye(3)).batch_shape
+    TensorShape([3])
+    """
+
+    def __init__(
+        self, distribution, context, *, validate_args=False, allow_nan_stats=True, name=None
+    ):
+        parameters = dict(locals())
+        if not isinstance(distribution, tfd.Distribution):
+            raise TypeError(
+                f"condition: expected a tfd.Distribution, got a {type(distribution).__name__}."
+            )
+        self._road = self._no_dependency(Road(distribution))
+        shapes = self._road.context_shapes
+        contexts.check(
+            context,
+            shapes,
+            f"condition({title_of(distribution)})",
+            required="Pass it as the second argument.",
+            ignored=", but no part of the distribution takes one: it would be ignored. Use the "
+            "distribution itself, or build the flow with `context_size`.",
+        )
+        self._distribution = distribution
+        self._context = contexts.each(
+            lambda c, _: c if isinstance(c, tf.Variable) else tf.cast(c, distribution.dtype),
+            context,
+            shapes,
+        )
+        super().__init__(
+            dtype=distribution.dtype,
+            reparameterization_type=distribution.reparameterization_type,
+            validate_args=validate_args,
+            allow_nan_stats=allow_nan_stats,
+            parameters=parameters,
+            name=name or distribution.name,
+        )
+
+    @property
+    def distribution(self):
+        """The conditional distribution."""
+        return self._distribution
+
+    @property
+    def context(self):
+        """The context that is given."""
+        return self._context
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return {}
+
+    def _event_shape(self):
+        return self._distribution.event_shape
+
+    def _event_shape_tensor(self):
+        return self._distribution.event_shape_tensor()
+
+    def _batch_shape(self):
+        shape = tf.TensorShape([])
+        for rows in self._rows():
+            shape = tf.broadcast_static_shape(shape, rows)
+        return shape
+
+    def _batch_shape_tensor(self):
+        shape = tf.zeros([0], tf.int32)
+        for tensor, rank in self._tensors():
+            shape = tf.broadcast_dynamic_shape(shape, tf.shape(tensor)[: tf.rank(tensor) - rank])
+        return shape
+
+    def _tensors(self):
+        found = []
+        shapes = self._road.context_shapes
+        contexts.each(lambda c, shape: found.append((c, len(shape))), self._context, shapes)
+        return found
+
+    def _rows(self):
+        return [tensor.shape[: tensor.shape.rank - rank] for tensor, rank in self._tensors()]
+
+    def _default_event_space_bijector(self):
+        # A flow of ours has the whole space for its support, unless TFP's parts come after it.
+        if any(not hasattr(step.bijector, "context_size") for step in self._road.steps):
+            raise NotImplementedError(
+                f"{title_of(self)}: its support follows from bijectors of TFP. Give "
+                "`event_space_bijector` where one is asked for."
+            )
+        return tfb.Identity()
+
+    def _context_for(self, batch):
+        """The context with the batch shape of the data, one row for each event."""
+
+        def spread(tensor, shape):
+            tensor = tf.convert_to_tensor(tensor)
+            event = tf.shape(tensor)[tf.rank(tensor) - len(shape) :]
+            return tf.broadcast_to(tensor, tf.concat([batch, event], axis=0))
+
+        return contexts.each(spread, self._context, self._road.context_shapes)
+
+    def _log_prob(self, x):
+        ndims = self.event_shape.rank
+        event = tf.shape(x)[tf.rank(x) - ndims :]
+        batch = tf.shape(x)[: tf.rank(x) - ndims]
+        batch = tf.broadcast_dynamic_shape(batch, self.batch_shape_tensor())
+        static = tf.broadcast_static_shape(x.shape[: x.shape.rank - ndims], self.batch_shape)
+        x = tf.broadcast_to(x, tf.concat([batch, event], axis=0))
+        x = tf.ensure_shape(x, static + self.event_shape)
+        return self._road.log_prob(x, self._context_for(batch))
+
+    def _call_sample_n(self, sample_shape, seed, **kwargs):
+        shape, static = self._shape_of(sample_shape)
+        seed = tfp.random.sanitize_seed(seed)
+        samples = self._road.sample(shape, seed, self._context_for(shape))
+        return tf.ensure_shape(samples, static + self.event_shape)
+
+    def _sample_and_log_prob(self, sample_shape, seed, **kwargs):
+        shape, static = self._shape_of(sample_shape)
+        seed = tfp.random.sanitize_seed(seed)
+        samples, log_prob = self._road.sample_and_log_prob(shape, seed, self._context_for(shape))
+        return (
+            tf.ensure_shape(samples, static + self.event_shape),
+            tf.ensure_shape(log_prob, static),
+        )
+
+    def _shape_of(self, sample_shape):
+        sample_shape = tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
+        shape = tf.concat([sample_shape, self.batch_shape_tensor()], axis=0)
+        known = tf.get_static_value(sample_shape)
+        static = [None] * sample_shape.shape[0] if known is None else known.tolist()
+        return shape, tf.TensorShape(static) + self.batch_shape
+
+
+def condition(distribution, context):
+    """A conditional distribution with its context: a plain `tfd.Distribution`.
+
+    Its batch shape is the context's, so it goes wherever TFP takes a distribution:
+    `tfd.JointDistributionNamed`, `tfd.MixtureSameFamily` (the batch axis is the component's), MCMC
+    (`target_log_prob_fn=condition(flow, c).log_prob`), `tfp.vi`. `log_prob(x)` broadcasts: one
+    image is scored under ten classes at once. `sample(n)` gives `[n, *batch, *event]`. Its
+    variables are the distribution's: in a loop of one's own, or a `tf.train.Checkpoint`, they are
+    seen; in Keras through a `FlowModel` of the distribution.
+
+    Args:
+      distribution: any `tfd.Distribution` in which some part takes a context.
+      context: `[*batch, context_size]`, or as the distribution takes it.
+
+    Returns:
+      A `distributions.Conditioned`.
+
+    Raises:
+      TypeError: if `distribution` is none.
+      ValueError: if no part of it takes a context, or it takes one of another shape.
+
+    >>> from tfp_flows import flows
+    >>> flow = flows.real_nvp([2], num_couplings=2, hidden_units=(8,), context_size=10, seed=0)
+    >>> classes = condition(flow, tf.eye(10))
+    >>> classes.log_prob([0.3, 0.7]).shape, classes.sample(5).shape
+    (TensorShape([10]), TensorShape([5, 10, 2]))
+    """
+    return Conditioned(distribution, context)
