@@ -64,7 +64,7 @@ def _functions(model):
         in_range = tf.reduce_all((x >= 0) & (x < levels))
         message = f"x must hold integers from 0 to {levels - 1}"
         with tf.control_dependencies([tf.debugging.Assert(in_range, [message])]):
-            x = model._prepare(tf.identity(x), (0, 0))
+            x = model._prepare(tf.identity(x))
         return density(x, context)
 
     # The names of these functions and of their arguments are what callers of the loaded export see.

@@ -1,4 +1,4 @@
-"""Says which part of a flow made a value that is not finite."""
+"""Says which part of a flow made a value, or a gradient, that is not finite."""
 
 import numpy as np
 import tensorflow as tf
@@ -16,10 +16,14 @@ _OUTSIDE = (
     f"{_KEPT} This part is not trained, so the data lie outside of what it maps: look at their "
     "range and at the preprocessing."
 )
+_STEEP = (
+    f"{_KEPT} The loss is finite: look in this part for a function with an infinite slope (a norm "
+    "or a root at 0), lower the learning rate, or use bounded log-scales."
+)
 SPOILT = (
-    "A gradient of an earlier step was not finite though the loss was, or the weights were so "
-    "before: load sound ones. Look for a function with an infinite slope in the networks (a norm "
-    "or a root at 0), or lower the learning rate."
+    "Gradients that are not finite are not applied, so an update by finite ones did this, or the "
+    "weights were so before: load sound ones, lower the learning rate, and look at the "
+    "optimizer's epsilon."
 )
 
 
@@ -61,21 +65,63 @@ def explain_nonfinite(distribution, x, context=None):
     return found, _DIVERGED
 
 
+def explain_gradients(distribution, variables):
+    """Names the part that the gradient, on its way from the latent to the data, came to harm in.
+
+    Args:
+      distribution: the distribution whose `log_prob` was differentiated.
+      variables: those of its variables whose gradients were not finite.
+
+    Returns:
+      As `explain_nonfinite`.
+    """
+    owners = [_owner(distribution, variable) for variable in variables]
+    # A part closer to the data inherits what went wrong in one closer to the latent, and so does
+    # an earlier layer of a network.
+    n = max(range(len(variables)), key=lambda n: (owners[n][0], n))
+    found = f"that of {_named(variables[n], owners[n][1])}"
+    if len(variables) > 1:
+        found += f" and of {len(variables) - 1} more, which may have it from there"
+    return found, _STEEP
+
+
 def spoilt_variable(distribution, variables):
     """Names the first of the variables that holds NaN or infinite values, or returns `None`."""
     for variable in variables:
         if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
-            owner = next(
-                part
-                for part in reversed([distribution, *distribution.submodules])
-                if isinstance(part, (tfp.bijectors.Bijector, tfp.distributions.Distribution))
-                and any(v is variable for v in part.variables)
-            )
-            return (
-                f"the variable '{variable.name}' of {type(owner).__name__} '{owner.name}' holds "
-                "values that are not finite"
-            )
+            _, owner = _owner(distribution, variable)
+            return f"{_named(variable, owner)} holds values that are not finite"
     return None
+
+
+def _owner(distribution, variable):
+    """The innermost part that has a variable, after its place from the data to the latent."""
+    parts = [distribution, *_in_order(distribution)]
+    found = [n for n, part in enumerate(parts) if any(v is variable for v in part.variables)]
+    return found[-1], parts[found[-1]]
+
+
+def _named(variable, owner):
+    return f"the variable '{variable.name}' of {type(owner).__name__} '{owner.name}'"
+
+
+def _in_order(part, inverse=True):
+    """The parts of a distribution from the data to the latent, each before what is inside it."""
+    if isinstance(part, stock.TransformedDistribution):
+        yield from _in_order(part.bijector)
+        yield from _in_order(part.distribution)
+    elif isinstance(part, stock.Invert):
+        yield from _in_order(part.bijector, not inverse)
+    elif isinstance(part, (stock.Chain, bijectors.Chain)):
+        for member in part.bijectors if inverse else reversed(part.bijectors):
+            yield from _in_order(member, inverse)
+    else:
+        yield part
+        if isinstance(part, bijectors.FactorOut):
+            yield from _in_order(part.bijector, inverse)
+        else:
+            kinds = tfp.bijectors.Bijector, tfp.distributions.Distribution
+            yield from (inner for inner in part.submodules if isinstance(inner, kinds))
 
 
 def _probe(bijector, value, context, ndims, inverse):
