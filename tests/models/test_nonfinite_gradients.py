@@ -1,4 +1,4 @@
-"""A gradient that is not finite while the loss is: it reaches no weight, slot, average or backup."""
+"""A gradient that is not finite while the loss is reaches no weight, slot, average or backup."""
 
 import keras
 import numpy as np

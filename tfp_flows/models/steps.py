@@ -274,7 +274,8 @@ class Steps:
           x, context: of this replica.
         """
         local = replicas.replicas_here(self.distribute_strategy)
-        there = [v for v, g in zip(self.trainable_variables, gradients) if g is not None]
+        pairs = zip(self.trainable_variables, gradients, strict=True)
+        there = [v for v, g in pairs if g is not None]
 
         def explain(losses, squares, number, x, *context):
             bad = np.flatnonzero(~np.isfinite(losses.numpy()))
@@ -310,7 +311,9 @@ class Steps:
                 found = f"the variable '{v.path}' of the optimizer holds values that are not finite"
         if found:
             step = int(self.optimizer.iterations.numpy())
-            raise FloatingPointError(f"FlowModel '{self.name}': after step {step} {found}. {SPOILT}")
+            raise FloatingPointError(
+                f"FlowModel '{self.name}': after step {step} {found}. {SPOILT}"
+            )
 
     def _checked(self, x, nan=True):
         """`x` of a step once it has passed the checks that need its values."""
