@@ -26,7 +26,10 @@ WANTED = {
     "batch_norm_under_xla": "ValueError: .*jit_compile=True is not supported on 2 replicas with Ba",
     "batch_of_one": "ValueError: .*global batch of 1 rows is smaller than the number of rep",
     "dataset_of_one": "ValueError: .*global batch of 1 rows is smaller than the number of repl",
-    "infinity_on_one_replica": "FloatingPointError: .*not finite at step 2: 1 of 8 rows",
+    "infinity_on_one_replica": "FloatingPointError: .*loss is not finite at step 2: 1 of 8 rows",
+    "infinite_gradient_on_one_replica": "FloatingPointError: .*gradient is not finite at step 2: "
+    "that of the variable '.*factor.*' of AffineCoupling 'steep'[.] The weights are those",
+    "infinite_gradient_under_xla": "FloatingPointError: .*gradient is not finite at step 2: that",
 }
 
 

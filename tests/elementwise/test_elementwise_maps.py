@@ -17,6 +17,7 @@ MAPS = {
     "affine_exp": Affine("exp"),
     "affine_sigmoid": Affine("sigmoid"),
     "affine_shift_first": Affine(shift_first=True),
+    "affine_rate": Affine(rate=0.25),
     "spline": RationalQuadraticSpline(),
     "spline_odd": RationalQuadraticSpline(
         num_bins=5, bound=1.7, min_bin_width=1e-2, min_bin_height=2e-2, min_slope=0.1
@@ -246,6 +247,18 @@ def test_affine_that_shifts_first():
     assert m != Affine() and type(m).from_config(m.get_config()) == m
 
 
+@pytest.mark.parametrize("log_scale", ["tanh", "exp", "sigmoid"])
+@pytest.mark.parametrize("shift_first", [False, True])
+def test_affine_rate_multiplies_both_parameters(log_scale, shift_first):
+    slow, plain = (Affine(log_scale, shift_first=shift_first, rate=r) for r in (0.25, 1.0))
+    parameters = np.concatenate([T, RAW])
+    for direction in ("forward", "inverse"):
+        got = getattr(slow, direction)(X, parameters)
+        wanted = getattr(plain, direction)(X, 0.25 * parameters)
+        np.testing.assert_allclose(got, wanted, rtol=1e-14)
+    assert plain.get_config() == Affine(log_scale, shift_first=shift_first).get_config()
+
+
 def test_affine_sigmoid_multiplies_by_a_sigmoid_towards_the_latents():
     x, _ = Affine("sigmoid").inverse(X, np.concatenate([T, RAW]))
     np.testing.assert_allclose(x, (X - T) / (1 + np.exp(-(RAW + 2))), rtol=1e-14)
@@ -269,6 +282,8 @@ def test_affine_stays_bounded():
         (lambda: Affine(cap=0.0), ValueError, r"cap must be positive and finite, got 0\.0.*exp"),
         (lambda: Affine(cap=float("inf")), ValueError, "positive and finite, got inf"),
         (lambda: Affine(cap=float("nan")), ValueError, "positive and finite, got nan"),
+        (lambda: Affine(rate=0.0), ValueError, "rate must be positive and finite, got 0.0"),
+        (lambda: Affine(rate="1"), TypeError, "rate must be a number, got '1'"),
         (lambda: Affine(cap="3"), TypeError, "cap must be a number, got '3'"),
         (
             lambda: elementwise.get("afine"),
@@ -281,7 +296,7 @@ def test_affine_stays_bounded():
         (
             lambda: elementwise.get("affine", num_bins=8),
             TypeError,
-            r"'affine' \(Affine\) takes log_scale, cap, shift_first, got num_bins. "
+            r"'affine' \(Affine\) takes log_scale, cap, shift_first, rate, got num_bins. "
             r"'rational_quadratic_spline' takes num_bins",
         ),
         (lambda: elementwise.get("shift", cap=1.0), TypeError, "Shift"),

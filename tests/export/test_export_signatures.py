@@ -151,7 +151,7 @@ def test_a_score_depends_on_no_other_row_and_no_place(image):
         np.testing.assert_allclose(score(x[4:5])[0], wanted[4], rtol=1e-6)
     # The noise of training and of `evaluate` stays a row's own.
     same = np.repeat(x[:1], 2, axis=0)
-    noisy = model._prepare(tf.constant(same), (2, 0))
+    noisy = model._prepare(tf.constant(same), "evaluate", 0)
     assert np.abs(noisy[0] - noisy[1]).max() > 0.01
 
 

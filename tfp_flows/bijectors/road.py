@@ -157,6 +157,7 @@ class Road:
     """
 
     def __init__(self, distribution):
+        self.distribution = distribution
         self.event_ndims = distribution.event_shape.rank
         steps = []
         while (

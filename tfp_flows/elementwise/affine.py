@@ -19,7 +19,8 @@ class Affine(ElementwiseMap):
         inverse:  x = (y - t) * exp(-s)                        x = y * exp(-s) + t
         log|dy/dx| = s
 
-    Parameters: `[..., 2 n]`, first the shift t, then the raw log-scale. The log-scale is
+    Parameters: `[..., 2 n]`, first the raw shift, then the raw log-scale, each times `rate`
+    before its use: t = rate * raw shift, and with raw = rate * raw log-scale
 
         "tanh":     s = cap * tanh(raw / cap)           in (-cap, cap)
         "exp":      s = raw                             unbounded
@@ -41,10 +42,15 @@ class Affine(ElementwiseMap):
         (`False`, the default); RealNVP scales `y` on the way to the latent and then shifts
         (`True`, and the default of `flows.real_nvp`: 0.4 nats better on BSDS300, 0.8 on
         MINIBOONE).
+      rate: positive finite number that both parameters are multiplied by; default 1. Adam moves
+        every weight of a network's last layer by the learning rate, all the same way at first, so
+        that the parameters move by its fan-in times that, in every layer of the flow at once. A
+        rate below 1 keeps what a step does to the whole within bounds; the recipes take
+        `min(1, 2048 / (layers * fan-in))`.
 
     Raises:
-      TypeError: if `cap` is not a number.
-      ValueError: if `log_scale` is not known, or `cap` not positive and finite.
+      TypeError: if `cap` or `rate` is not a number.
+      ValueError: if `log_scale` is not known, or `cap` or `rate` not positive and finite.
 
     References:
       Laurent Dinh, Jascha Sohl-Dickstein, Samy Bengio. Density estimation using Real NVP, 2016,
@@ -66,45 +72,50 @@ class Affine(ElementwiseMap):
 
     num_parameters = 2
 
-    def __init__(self, log_scale="tanh", cap=3.0, shift_first=False):
+    def __init__(self, log_scale="tanh", cap=3.0, shift_first=False, rate=1.0):
         if log_scale not in _LOG_SCALES:
             raise ValueError(
                 f"Affine: log_scale must be one of {', '.join(map(repr, _LOG_SCALES))}, got "
                 f"{log_scale!r}."
             )
-        if not isinstance(cap, numbers.Real) or isinstance(cap, bool):
-            raise TypeError(f"Affine: cap must be a number, got {cap!r}.")
-        if not 0.0 < cap < math.inf:
-            raise ValueError(
-                f"Affine: cap must be positive and finite, got {cap!r}. For an unbounded log-scale "
-                'take log_scale="exp".'
-            )
         self.log_scale = log_scale
-        self.cap = float(cap)
+        self.cap = _positive("cap", cap, ' For an unbounded log-scale take log_scale="exp".')
         self.shift_first = bool(shift_first)
+        self.rate = _positive("rate", rate)
 
     def get_config(self):
-        """Returns `log_scale`, `cap`, and `shift_first` if it is set."""
+        """Returns `log_scale`, `cap`, and those of `shift_first` and `rate` that are set."""
         config = {"log_scale": self.log_scale, "cap": self.cap}
-        return {**config, "shift_first": True} if self.shift_first else config
+        # Not the defaults: version 0.1 reads the files then.
+        config |= {"shift_first": True} if self.shift_first else {}
+        return config | ({} if self.rate == 1.0 else {"rate": self.rate})
 
     def _forward(self, x, parameters):
-        shift, raw = parameters
-        s = self._log_scale_of(raw)
+        shift, s = self._shift_and_log_scale(*parameters)
         if self.shift_first:
             return (x - shift) * tf.exp(s), s
         return x * tf.exp(s) + shift, s
 
     def _inverse(self, y, parameters):
-        shift, raw = parameters
-        minus_s = -self._log_scale_of(raw)
+        shift, s = self._shift_and_log_scale(*parameters)
+        minus_s = -s
         if self.shift_first:
             return y * tf.exp(minus_s) + shift, minus_s
         return (y - shift) * tf.exp(minus_s), minus_s
 
-    def _log_scale_of(self, raw):
+    def _shift_and_log_scale(self, shift, raw):
+        if self.rate != 1.0:
+            shift, raw = self.rate * shift, self.rate * raw
         if self.log_scale == "tanh":
-            return self.cap * tf.tanh(raw * (1.0 / self.cap))
+            return shift, self.cap * tf.tanh(raw * (1.0 / self.cap))
         if self.log_scale == "sigmoid":
-            return tf.nn.softplus(-2.0 - raw)  # -log(sigmoid(v)) = softplus(-v)
-        return raw
+            return shift, tf.nn.softplus(-2.0 - raw)  # -log(sigmoid(v)) = softplus(-v)
+        return shift, raw
+
+
+def _positive(what, value, remedy=""):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"Affine: {what} must be a number, got {value!r}.")
+    if not 0.0 < value < math.inf:
+        raise ValueError(f"Affine: {what} must be positive and finite, got {value!r}.{remedy}")
+    return float(value)

@@ -105,7 +105,7 @@ class _Signatures:
             in_range = tf.reduce_all((x >= 0) & (x < levels))
             message = f"x must hold integers from 0 to {levels - 1}"
             with tf.control_dependencies([tf.debugging.Assert(in_range, [message])]):
-                x = self.model._prepare(tf.identity(x), (0, 0))
+                x = self.model._prepare(tf.identity(x))
         return self.density(x, context)
 
     def _checked(self, value, context, spec):

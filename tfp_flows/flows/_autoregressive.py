@@ -6,8 +6,10 @@ import tensorflow_probability as tfp
 from tfp_flows import bijectors, conditioners
 from tfp_flows.flows._parts import (
     SeedStream,
+    bounded_rate,
     elementwise_of,
     event_of,
+    last_width,
     layer_policy,
     make_base,
     positive,
@@ -42,10 +44,13 @@ def autoregressive_flow(
     elementwise_kwargs,
 ):
     """Builds `num_layers` of `bijector`, each around a `MADE` of its own, for `recipe`."""
+    shape = event_of(event_shape, (1, 3), recipe.__name__)
+    positive(recipe.__name__, num_layers=num_layers)
+    if elementwise == "affine":
+        rate = bounded_rate(num_layers, last_width(int(np.prod(shape)), hidden_units))
+        elementwise_kwargs = {"rate": rate, **elementwise_kwargs}
     elementwise = elementwise_of(recipe, elementwise, elementwise_kwargs)
     recipe = recipe.__name__
-    shape = event_of(event_shape, (1, 3), recipe)
-    positive(recipe, num_layers=num_layers)
     if order not in _ORDERS:
         raise ValueError(f"flows.{recipe}: order must be one of {_ORDERS}, got {order!r}.")
     if normalization not in _NORMALIZATIONS:

@@ -5,7 +5,14 @@ import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners, masks
 from tfp_flows import elementwise as elementwise_maps
-from tfp_flows.flows._parts import SeedStream, event_of, layer_policy, make_base, positive
+from tfp_flows.flows._parts import (
+    SeedStream,
+    bounded_rate,
+    event_of,
+    layer_policy,
+    make_base,
+    positive,
+)
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -40,7 +47,9 @@ def glow(
       num_levels: `int >= 1`, the paper's L.
       num_steps: `int >= 1`, steps a level, the paper's K.
       hidden_filters: `int >= 1`, width of each coupling's network (the paper: 512).
-      coupling: `"affine"` (default), `"additive"` or an `elementwise.ElementwiseMap`.
+      coupling: `"affine"` (default), `"additive"` or an `elementwise.ElementwiseMap`. By name, an
+        affine one has a `rate` that falls with depth and width, so that Adam at its default
+        trains any of them (see `elementwise.Affine`).
       log_scale: scale function of an affine coupling: `"tanh"` (bounded, default), `"exp"`
         or `"sigmoid"` (Glow's).
       learned_prior: whether the channels that go on give mean and scale of those factored
@@ -88,11 +97,11 @@ def glow(
                 f"flows.glow: coupling must be one of {sorted(_COUPLINGS)} or an "
                 f"ElementwiseMap, got {coupling!r}."
             )
-        kwargs = (
-            {"log_scale": "tanh" if log_scale is None else log_scale}
-            if coupling == "affine"
-            else {}
-        )
+        kwargs = {}
+        if coupling == "affine":
+            kwargs["log_scale"] = "tanh" if log_scale is None else log_scale
+            # The last kernels are 3x3.
+            kwargs["rate"] = bounded_rate(num_levels * num_steps, 9 * hidden_filters)
         coupling = elementwise_maps.get(_COUPLINGS[coupling], **kwargs)
     policy = layer_policy(dtype)
     next_seed = SeedStream(seed, "glow")

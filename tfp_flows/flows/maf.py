@@ -53,7 +53,9 @@ def maf(
       seed: `int`; the same seed gives the same initial weights, orders and degrees.
       dtype: float32 (default) or float64.
       name: name of the distribution.
-      **elementwise_kwargs: for a named map, e.g. `num_bins=8` or `log_scale="exp"`.
+      **elementwise_kwargs: for a named map, e.g. `num_bins=8` or `log_scale="exp"`. An affine
+        one's `rate` falls with depth and width by default (see `elementwise.Affine`): below 1
+        beyond 8 layers of 256 units.
 
     Returns:
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.

@@ -6,9 +6,11 @@ import tensorflow_probability as tfp
 from tfp_flows import bijectors, conditioners, masks
 from tfp_flows.flows._parts import (
     SeedStream,
+    bounded_rate,
     elementwise_of,
     event_of,
     for_rank,
+    last_width,
     layer_policy,
     make_base,
     positive,
@@ -67,7 +69,9 @@ def real_nvp(
       seed: `int`; the same seed gives the same initial weights.
       dtype: float32 (default) or float64.
       name: name of the distribution.
-      **elementwise_kwargs: for a named map, e.g. `num_bins=8` or `log_scale="exp"`.
+      **elementwise_kwargs: for a named map, e.g. `num_bins=8` or `log_scale="exp"`. An affine
+        one's `rate` falls with depth and width by default (see `elementwise.Affine`): below 1
+        beyond 8 couplings of 256 units, or as many inputs of their last layers in all.
 
     Returns:
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
@@ -105,8 +109,14 @@ def real_nvp(
     mask = sizes.pop("mask", None)
     positive("real_nvp", **sizes)
     if elementwise == "affine":
+        if len(shape) == 1:
+            inputs = last_width(shape[0], sizes["hidden_units"])
+            rate = bounded_rate(sizes["num_couplings"], inputs)
+        else:  # 6 couplings a scale and 4 at the last one, whose networks are the widest
+            scales = sizes["num_scales"]
+            rate = bounded_rate(6 * scales - 2, sizes["filters"] * 2 ** (scales - 1))
         # As the paper has it: from data to latent it scales, then shifts.
-        elementwise_kwargs = {"shift_first": True, **elementwise_kwargs}
+        elementwise_kwargs = {"shift_first": True, "rate": rate, **elementwise_kwargs}
     elementwise = elementwise_of(real_nvp, elementwise, elementwise_kwargs)
     couplings = _Couplings(
         elementwise,

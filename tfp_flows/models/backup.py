@@ -263,6 +263,7 @@ class Backup(keras.callbacks.Callback):
     # --- Saving. ---
 
     def _save(self, progress):
+        self.model._check_sound()  # Else every restart would fail.
         step = int(self.model.optimizer.iterations.numpy())
         name = f"step-{step:010d}"
         weights = f"{name}.weights.h5"

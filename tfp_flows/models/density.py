@@ -146,7 +146,7 @@ class Density:
 
     def _log_prob_of_data(self, x, context):
         if self._example.dequantization is not None:
-            x = self._prepare(x, (0, 0))
+            x = self._prepare(x)
         return self._log_prob(x, context)
 
     def _function(self, name, python_function, rank, context):

@@ -1,4 +1,4 @@
-"""Says which part of a flow made a value that is not finite."""
+"""Says which part of a flow made a value, or a gradient, that is not finite."""
 
 import numpy as np
 import tensorflow as tf
@@ -14,19 +14,22 @@ _OUTSIDE = (
     f"{_KEPT} This part is not trained, so the data lie outside of what it maps: look at their "
     "range and at the preprocessing."
 )
+_STEEP = (
+    f"{_KEPT} The loss is finite: look in this part for a function with an infinite slope (a norm "
+    "or a root at 0), lower the learning rate, or use bounded log-scales."
+)
 SPOILT = (
-    "A gradient of an earlier step was not finite though the loss was, or the weights were so "
-    "before: load sound ones. Look for a function with an infinite slope in the networks (a norm "
-    "or a root at 0), or lower the learning rate."
+    "Gradients that are not finite are not applied, so an update by finite ones did this, or the "
+    "weights were so before: load sound ones, lower the learning rate, and look at the "
+    "optimizer's epsilon."
 )
 
 
-def explain_nonfinite(distribution, road, x, context=None):
+def explain_nonfinite(road, x, context=None):
     """Names the first part, from the data to the latent, whose result is not finite.
 
     Args:
-      distribution: the distribution whose `log_prob(x)` was not finite.
-      road: its steps.
+      road: that of the distribution whose `log_prob(x)` was not finite.
       x: the batch.
       context: its context, or `None`.
 
@@ -41,7 +44,7 @@ def explain_nonfinite(distribution, road, x, context=None):
     contexts = [] if context is None else tf.nest.flatten(context)
     if any(_bad_rows(tensor, x.shape[0]) for tensor in contexts):
         return "the context holds NaN or infinite values", f"{_KEPT} Drop or fill these rows."
-    found = spoilt_variable(distribution, distribution.variables)
+    found = spoilt_variable(road, road.distribution.variables)
     if found:
         return found, SPOILT
     for step, given, _, (value, log_det, _) in visit(road.steps, x, context, road.event_ndims):
@@ -59,21 +62,60 @@ def explain_nonfinite(distribution, road, x, context=None):
     return found, _DIVERGED
 
 
-def spoilt_variable(distribution, variables):
+def explain_gradients(road, variables):
+    """Names the part that the gradient, on its way from the latent to the data, came to harm in.
+
+    Args:
+      road: that of the distribution whose `log_prob` was differentiated.
+      variables: those of its variables whose gradients were not finite.
+
+    Returns:
+      As `explain_nonfinite`.
+    """
+    owners = [_owner(road, variable) for variable in variables]
+    # A part closer to the data inherits what went wrong in one closer to the latent, and so does
+    # an earlier layer of a network.
+    n = max(range(len(variables)), key=lambda n: (owners[n][0], n))
+    found = f"that of {_named(variables[n], owners[n][1])}"
+    if len(variables) > 1:
+        found += f" and of {len(variables) - 1} more, which may have it from there"
+    return found, _STEEP
+
+
+def spoilt_variable(road, variables):
     """Names the first of the variables that holds NaN or infinite values, or returns `None`."""
     for variable in variables:
         if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
-            owner = next(
-                part
-                for part in reversed([distribution, *distribution.submodules])
-                if isinstance(part, (tfp.bijectors.Bijector, tfp.distributions.Distribution))
-                and any(v is variable for v in part.variables)
-            )
-            return (
-                f"the variable '{variable.name}' of {title_of(owner)} holds values that are not "
-                "finite"
-            )
+            _, owner = _owner(road, variable)
+            return f"{_named(variable, owner)} holds values that are not finite"
     return None
+
+
+def _owner(road, variable):
+    """The innermost part that has a variable, after its place from the data to the latent."""
+    parts = [road.distribution, *_in_order(road.steps), road.base, *_modules(road.base)]
+    found = [n for n, part in enumerate(parts) if any(v is variable for v in part.variables)]
+    return found[-1], parts[found[-1]]
+
+
+def _in_order(steps):
+    """The parts from the data to the latent, each before what is inside it."""
+    for step in steps:
+        yield step.bijector
+        if step.branches:
+            for _, below in step.branches:
+                yield from _in_order(below)
+        else:
+            yield from _modules(step.bijector)
+
+
+def _modules(part):
+    kinds = tfp.bijectors.Bijector, tfp.distributions.Distribution
+    return (inner for inner in part.submodules if isinstance(inner, kinds))
+
+
+def _named(variable, owner):
+    return f"the variable '{variable.name}' of {title_of(owner)}"
 
 
 def _at_fault(step, given, value, log_det):

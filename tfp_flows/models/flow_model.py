@@ -11,7 +11,6 @@ from tfp_flows.bijectors.road import Road
 from tfp_flows.models import datasets, replicas
 from tfp_flows.models.callbacks import adapted
 from tfp_flows.models.density import Density
-from tfp_flows.models.diagnosis import SPOILT, spoilt_variable
 from tfp_flows.models.example import Example
 from tfp_flows.models.fused_adam import use_fused_update
 from tfp_flows.models.inputs import (
@@ -64,9 +63,10 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         float64 data, and dequantize integers).
       ValueError: on a wrong event shape, NaN in the data, a context missing or unused, nothing
         to train, or an ActNorm that was never initialised.
-      FloatingPointError: by `fit`, when the loss is not finite. That step is not taken, and the
-        message names the first part at fault. Gradients are not looked at: one that is not finite
-        while the loss is spoils the weights, which the next loss, or the end of `fit`, shows.
+      FloatingPointError: by `fit`, when the loss or a gradient is not finite (of gradients: or
+        so large that its square is not). That step is not taken, no weight, optimizer slot,
+        average or backup sees it, and the message names the first part at fault. A
+        `LossScaleOptimizer`, for which such gradients are normal, skips them and goes on.
 
     >>> from tfp_flows import flows
     >>> model = FlowModel(flows.real_nvp([2], num_couplings=2, hidden_units=(8,), seed=0))
@@ -209,7 +209,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         x = tf.convert_to_tensor(x)
         if training and self.dequantization is not None and not x.dtype.is_floating:
             x = tf.cast(self.dequantization(x, seed=stateless_seed(None)), self.distribution.dtype)
-        return self._log_prob(self._prepare(x, (0, 0)), context, training)
+        return self._log_prob(self._prepare(x), context, training)
 
     def stateless_call(self, trainable_variables, non_trainable_variables, *args, **kwargs):
         """`keras.Model.stateless_call`, for models whose variables are all in Keras layers.
@@ -311,7 +311,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         Raises:
           ValueError, TypeError: for data that do not fit the distribution, a global batch smaller
             than the number of replicas, or a backup of another model.
-          FloatingPointError: if the loss is not finite.
+          FloatingPointError: if the loss, a gradient or the weights are not finite.
           RuntimeError: if another worker was lost.
         """
         self._check_trainable()
@@ -345,11 +345,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                 if self._start is not None:
                     self._start.end()
                 self._start = None
-        spoilt = spoilt_variable(self.distribution, self.distribution.trainable_variables)
-        if spoilt:  # By the last step's gradient: that of any other shows in the next loss.
-            raise FloatingPointError(
-                f"FlowModel '{self.name}': after the last step {spoilt}. {SPOILT}"
-            )
+        self._check_sound()  # The last update: that of any other shows in the next loss.
         return history
 
     def initialize(self, batch):
@@ -368,7 +364,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         check_data(x, context, self._example)
         if not self._uninitialized():
             return
-        x = self._prepare(tf.convert_to_tensor(x), (0, 1))
+        x = self._prepare(tf.convert_to_tensor(x), "initialise", 1)
         # In the strategy's scope, and in no replica: an assignment then reaches every device.
         strategy = self.distribute_strategy
         reduce_sum = replicas.sum_over_workers(strategy)

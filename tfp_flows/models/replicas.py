@@ -102,12 +102,17 @@ def check_optimizer(strategy, optimizer, distribution, jit_compile, title):
 
 
 def sum_over_replicas(values):
-    """The sums of a structure of tensors over all replicas, in every replica; in a replica."""
+    """The sums of a structure of tensors over all replicas, in every replica; in a replica.
+
+    `None` stays `None`.
+    """
     replica = tf.distribute.get_replica_context()
     if replica is None or replica.num_replicas_in_sync == 1:
         return values
-    flat = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.nest.flatten(values))
-    return tf.nest.pack_sequence_as(values, flat)
+    flat = tf.nest.flatten(values)
+    there = [v for v in flat if v is not None]
+    sums = iter(replica.all_reduce(tf.distribute.ReduceOp.SUM, there))
+    return tf.nest.pack_sequence_as(values, [v if v is None else next(sums) for v in flat])
 
 
 def of_each_replica(value):

@@ -2,14 +2,23 @@
 
 import contextlib
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from tfp_flows.bijectors import BatchNorm
 from tfp_flows.models import replicas
-from tfp_flows.models.diagnosis import explain_nonfinite
+from tfp_flows.models.diagnosis import (
+    SPOILT,
+    explain_gradients,
+    explain_nonfinite,
+    spoilt_variable,
+)
 from tfp_flows.models.inputs import checks_of_batch, unpack
 from tfp_flows.preprocessing import bits_per_dim
+
+# The streams of dequantization noise: the first half of their seeds; a counter is the second.
+_STREAMS = {"initialise": 0, "train": 1, "evaluate": 2}
 
 
 class Steps:
@@ -55,9 +64,8 @@ class Steps:
         rows = tf.cast(tf.reduce_sum(counts), self.distribution.dtype)
         # The steps themselves: `iterations` counts the updates by accumulated gradients.
         steps = getattr(self.optimizer, "inner_optimizer", self.optimizer)._iterations
-        x = self._prepare(x, (1, steps), counts)
+        x = self._prepare(x, "train", steps, counts)
         variables = self.trainable_variables
-        used = list(range(len(variables)))  # Those that the loss depends on.
         # Of regularizers, the same in all, each replica that has rows adds its part.
         busy = tf.cast(tf.math.count_nonzero(counts), rows.dtype)
 
@@ -70,22 +78,18 @@ class Steps:
                     loss += tf.cast(tf.add_n(self.losses), loss.dtype) * part
                 scaled = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, variables)
-            used[:] = [n for n, gradient in enumerate(gradients) if gradient is not None]
-            return total, loss, [tf.convert_to_tensor(gradients[n]) for n in used]
-
-        def nothing():
-            zero = tf.zeros([], x.dtype)
-            return zero, zero, [tf.zeros_like(variables[n]) for n in used]
+            # Dense; `None` for a variable that the loss does not depend on.
+            gradients = [g if g is None else tf.convert_to_tensor(g) for g in gradients]
+            return total, loss, gradients, self._squares(gradients, loss.dtype)
 
         compute = self._compiled(total_and_gradients)
-        results = self._unless_empty(x, lambda: compute(x, context, weight, rows), nothing)
+        results = self._unless_empty(x, lambda: compute(x, context, weight, rows))
         losses = replicas.of_each_replica(results[1])
-        total, _, gradients = replicas.sum_over_replicas(results)
+        total, _, gradients, squares = replicas.sum_over_replicas(results)
+        check = self._check_finite(losses, gradients, squares, x, context)
         # The count of steps too waits for the check.
-        with tf.control_dependencies([self._check_finite(losses, x, context)]):
-            found = dict(zip(used, gradients, strict=True))
-            gradients = [found.get(n) for n in range(len(variables))]  # Keras warns of `None`.
-            replicas.apply_summed(self.optimizer, gradients, variables)
+        with tf.control_dependencies([check]):
+            replicas.apply_summed(self.optimizer, gradients, variables)  # Keras warns of `None`.
         return self._update_metrics(total, rows)
 
     def test_step(self, data):
@@ -93,23 +97,33 @@ class Steps:
         x, context, weight = unpack(data, self._example)
         x = self._checked(x)
         counts = replicas.of_each_replica(tf.shape(x)[0])
-        x = self._prepare(x, (2, self._loss_nats.count), counts)
+        x = self._prepare(x, "evaluate", self._loss_nats.count, counts)
         compute = self._compiled(self._total)
-        total = self._unless_empty(
-            x, lambda: compute(x, context, weight), lambda: tf.zeros([], x.dtype)
-        )
+        total = self._unless_empty(x, lambda: compute(x, context, weight))
         total = replicas.sum_over_replicas(total)
         return self._update_metrics(total, tf.cast(tf.reduce_sum(counts), total.dtype))
 
     def predict_step(self, data):
         """One step of `predict`: log-probabilities in nats."""
         x, context, _ = unpack(data, self._example)
-        x = self._prepare(self._checked(x), (0, 0))
+        x = self._prepare(self._checked(x))
         compute = self._compiled(self._log_prob)
-        return self._unless_empty(x, lambda: compute(x, context), lambda: tf.zeros([0], x.dtype))
+        return self._unless_empty(x, lambda: compute(x, context))
 
-    def _prepare(self, x, stream, counts=None):
-        """Dequantizes integers, with noise from the seed and the stream.
+    def _squares(self, gradients, dtype):
+        """Half the sum of squares of each gradient that is there, `[number]`.
+
+        One kernel a gradient finds NaN and infinity, and what is so large that its square, which
+        Adam keeps and clipping sums, would be infinite. None under a `LossScaleOptimizer`, which
+        meets such gradients on its way and skips them itself.
+        """
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            return tf.zeros([0], dtype)
+        there = [g for g in gradients if g is not None]
+        return tf.stack([tf.cast(tf.nn.l2_loss(g), dtype) for g in there] or tf.zeros([0], dtype))
+
+    def _prepare(self, x, stream="score", counter=0, counts=None):
+        """Dequantizes integers, with noise from the seed, the stream and the counter in it.
 
         Given the number of rows in each replica, the rows of a replica get the noise that they
         would get on one device: replicas differ, and any number of them trains alike.
@@ -117,11 +131,10 @@ class Steps:
         x = tf.convert_to_tensor(x)
         if self.dequantization is None or x.dtype.is_floating:
             return x
-        if stream == (0, 0):  # A score depends on no row beside it and on no device.
+        if stream == "score":  # It depends on no row beside it and on no device.
             x = self.dequantization.shared_noise(x, event_shape=self.event_shape)
             return tf.cast(x, self.distribution.dtype)
-        purpose, counter = stream
-        seed = tf.stack([tf.cast(purpose, tf.int32), tf.cast(counter, tf.int32)])
+        seed = tf.stack([_STREAMS[stream], tf.cast(counter, tf.int32)])
         seed = tf.random.experimental.stateless_fold_in(seed, self.dequantization.seed or 0)
         if counts is None or counts.shape[0] == 1:
             return tf.cast(self.dequantization(x, seed=seed), self.distribution.dtype)
@@ -221,8 +234,8 @@ class Steps:
             return function
         return tf.function(function, jit_compile=True, autograph=False)
 
-    def _unless_empty(self, x, compute, otherwise):
-        """`compute()` where there are rows; a replica may have none of the last batch.
+    def _unless_empty(self, x, compute):
+        """`compute()` where there are rows, else zeros; a replica may have none of the last batch.
 
         A fused convolution gives such a batch a wrong shape (TF 2.21, oneDNN). Parts that meet
         the other replicas in the middle of the step do so without rows, too.
@@ -231,36 +244,54 @@ class Steps:
             return compute()
         if any(isinstance(part, BatchNorm) for part in self.distribution.submodules):
             return compute()
-        return tf.cond(tf.shape(x)[0] > 0, compute, otherwise)
+        function = tf.function(compute, autograph=False).get_concrete_function()
 
-    def _check_finite(self, losses, x, context):
+        def nothing():
+            # The only unknown sizes are the rows, of which there are none.
+            return tf.nest.map_structure(
+                lambda s: s if s is None else tf.zeros([n or 0 for n in s.shape], s.dtype),
+                function.structured_outputs,
+            )
+
+        return tf.cond(tf.shape(x)[0] > 0, function, nothing)
+
+    def _check_finite(self, losses, gradients, squares, x, context):
         """Returns 1, or raises inside the graph after noting what went wrong.
 
         Args:
           losses: of each replica.
-          x, context: of this one.
+          gradients: of the global batch, `None` for variables without one.
+          squares: their sums of squares, of those that have one.
+          x, context: of this replica.
         """
         local = replicas.replicas_here(self.distribute_strategy)
+        pairs = zip(self.trainable_variables, gradients, strict=True)
+        there = [v for v, g in pairs if g is not None]
 
-        def explain(losses, number, x, *context):
+        def explain(losses, squares, number, x, *context):
             bad = np.flatnonzero(~np.isfinite(losses.numpy()))
             number = int(number)
-            if number in bad:
-                found, remedy = explain_nonfinite(
-                    self.distribution, self._road, x, self._packed(context)
-                )
+            if not len(bad):  # All see the same sums: the first replica of each process says it.
+                if number % local:
+                    return None
+                of = [there[n].value for n in np.flatnonzero(~np.isfinite(squares.numpy()))]
+                what, (found, remedy) = "gradient", explain_gradients(self._road, of)
+            elif number in bad:
+                what = "loss"
+                found, remedy = explain_nonfinite(self._road, x, self._packed(context))
             elif (bad // local == number // local).any():
                 return None  # Another replica of this process says it.
             else:
-                found, remedy = f"worker {bad[0] // local} says why", "See there."
+                what, found, remedy = "loss", f"worker {bad[0] // local} says why", "See there."
             step = int(self.optimizer.iterations.numpy())
             return (
-                f"FlowModel '{self.name}': the loss is not finite at step {step}: {found}. {remedy}"
+                f"FlowModel '{self.name}': the {what} is not finite at step {step}: {found}. "
+                f"{remedy}"
             )
 
-        arguments = [losses, replicas.replica_id(), x]
+        arguments = [losses, squares, replicas.replica_id(), x]
         arguments += [] if context is None else tf.nest.flatten(context)
-        finite = tf.reduce_all(tf.math.is_finite(losses))
+        finite = tf.reduce_all(tf.math.is_finite(tf.concat([losses, squares], axis=0)))
         return self._require(finite, explain, arguments, FloatingPointError)
 
     def _packed(self, flat):
@@ -268,6 +299,18 @@ class Steps:
         if not flat or not isinstance(shapes, dict):
             return flat[0] if flat else None
         return tf.nest.pack_sequence_as(dict.fromkeys(shapes), flat)
+
+    def _check_sound(self):
+        """Refuses what updates by finite gradients have made infinite, or NaN."""
+        found = spoilt_variable(self._road, self.distribution.trainable_variables)
+        for v in self.optimizer.variables:
+            if not found and not np.isfinite(v.numpy()).all():
+                found = f"the variable '{v.path}' of the optimizer holds values that are not finite"
+        if found:
+            step = int(self.optimizer.iterations.numpy())
+            raise FloatingPointError(
+                f"FlowModel '{self.name}': after step {step} {found}. {SPOILT}"
+            )
 
     def _checked(self, x, nan=True):
         """`x` of a step once it has passed the checks that need its values."""

@@ -1,0 +1,260 @@
+"""Trains every recipe at its defaults, with the optimizers that people reach for.
+
+    python tools/defaults_report.py --data FOLDER [--quick] [--recipes NAME ...]
+
+Prints a row of a table a training: the loss of the fresh flow, the worst and the last losses in
+nats (the mean of the last ten steps), the held-out loss, and the same of the flow of version 0.1,
+whose affine maps had the rate 1, where it is another one. "diverged" stands where a loss or a
+gradient was not finite, or the training ended above where it began. On Cauchy columns, whose
+likelihood nothing here can fit, it has to stay finite.
+
+FOLDER holds fashion_mnist.npz, cifar10_subset.npz, bsds300_patches.npz and miniboone.npz (arrays
+as in Keras's and the papers' releases); without it the sets that need no file are trained on.
+"""
+
+import argparse
+import dataclasses
+import functools
+import math
+import os
+import pathlib
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import sklearn.datasets
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows import FlowModel, elementwise, flows, preprocessing
+
+RNG = np.random.default_rng(0)
+
+
+# --- Data: training rows, held-out rows. ---
+
+
+def digits(folder):
+    x = sklearn.datasets.load_digits().images.astype("uint8")[..., np.newaxis]
+    return x[:1500], x[1500:]
+
+
+def fashion(folder):
+    with np.load(folder / "fashion_mnist.npz") as stored:
+        return stored["x_train"][:2000, ..., np.newaxis], stored["x_test"][:300, ..., np.newaxis]
+
+
+def cifar(folder):
+    with np.load(folder / "cifar10_subset.npz") as stored:
+        return stored["x_train"], stored["x_heldout"][:300]
+
+
+def crops(folder):
+    """8x8 pixels of each image: for depth and width that would take hours otherwise."""
+    return [x[:, 12:20, 12:20] for x in cifar(folder)]
+
+
+def noise_images(folder):
+    return np.split(RNG.normal(scale=0.3, size=(2300, 8, 8, 1)).astype("float32"), [2000])
+
+
+def bsds(folder):
+    with np.load(folder / "bsds300_patches.npz") as stored:
+        parts = [stored["train"][:20000], stored["test"][:2000]]
+    parts = [(x + RNG.uniform(size=x.shape)) / 256.0 for x in parts]
+    return [(x - x.mean(1, keepdims=True))[:, :63].astype("float32") for x in parts]
+
+
+def miniboone(folder):
+    with np.load(folder / "miniboone.npz") as stored:
+        return stored["val"][:2900], stored["val"][2900:]
+
+
+def noise(folder):
+    return np.split(RNG.normal(scale=0.3, size=(2300, 6)).astype("float32"), [2000])
+
+
+def cauchy(folder):
+    return np.split(RNG.standard_cauchy(size=(2300, 6)).astype("float32"), [2000])
+
+
+OF_FILES = (fashion, cifar, crops, bsds, miniboone)
+
+# --- Recipes. ---
+
+
+def of(recipe, **kwargs):
+    """A function of the event shape and of further arguments that makes the flow."""
+    return functools.partial(recipe, seed=0, **kwargs)
+
+
+@dataclasses.dataclass
+class Recipe:
+    """What is trained on what."""
+
+    make: callable
+    old: dict | None  # arguments for the flow of version 0.1, if it was another one
+    data: tuple
+    batch: int = 64
+    share: float = 1.0  # of the steps
+    glance: tuple = ()  # the data of `--quick`
+
+
+VECTORS = (bsds, miniboone, noise, cauchy)
+OLD_GLOW, OLD = {"coupling": elementwise.Affine()}, {"rate": 1.0}
+SPLINE = {"elementwise": "rational_quadratic_spline"}
+WIDE = {"hidden_units": (1024, 1024)}
+RECIPES = {
+    "glow 2x4, 64": Recipe(
+        of(flows.glow, num_levels=2, num_steps=4, hidden_filters=64),
+        OLD_GLOW,
+        (digits, fashion, noise_images),
+        batch=32,
+        glance=(digits, noise_images),
+    ),
+    "glow 3x4, 128": Recipe(
+        of(flows.glow, num_levels=3, num_steps=4, hidden_filters=128),
+        OLD_GLOW,
+        (cifar,),
+        batch=16,
+        glance=(cifar,),
+    ),
+    "glow 3x8, 512": Recipe(
+        of(flows.glow, num_levels=3, num_steps=8, hidden_filters=512),
+        OLD_GLOW,
+        (crops,),
+        batch=8,
+        share=1 / 15,
+    ),
+    "glow 3x32, 512": Recipe(
+        of(flows.glow, num_levels=3, num_steps=32, hidden_filters=512),
+        OLD_GLOW,
+        (crops,),
+        batch=8,
+        share=1 / 15,
+    ),
+    "real_nvp": Recipe(
+        of(flows.real_nvp), OLD, (digits, fashion, *VECTORS), glance=(digits, *VECTORS)
+    ),
+    "real_nvp 16, 1024": Recipe(
+        of(flows.real_nvp, num_couplings=16, **WIDE), OLD, (bsds, miniboone), share=1 / 3
+    ),
+    "real_nvp spline": Recipe(of(flows.real_nvp, **SPLINE), None, VECTORS, glance=VECTORS),
+    "maf": Recipe(of(flows.maf), OLD, VECTORS, glance=VECTORS),
+    "maf 10, 1024": Recipe(
+        of(flows.maf, num_layers=10, **WIDE), OLD, (bsds, miniboone), share=1 / 3
+    ),
+    "iaf": Recipe(of(flows.iaf), OLD, (noise, cauchy), glance=(noise,)),
+    "nice": Recipe(of(flows.nice), None, (digits, *VECTORS), glance=(digits, noise)),
+}
+OPTIMIZERS = {
+    "Adam 1e-4": lambda: keras.optimizers.Adam(1e-4),
+    "Adam 1e-3": lambda: keras.optimizers.Adam(1e-3),
+    "Adam 3e-3": lambda: keras.optimizers.Adam(3e-3),
+    "SGD 1e-3": lambda: keras.optimizers.SGD(1e-3, momentum=0.9, global_clipnorm=1.0),
+}
+
+# --- One training. ---
+
+
+def model_of(flow, x):
+    """The model of a flow on these data, integers in their own units."""
+    if x.dtype.kind == "f":
+        return FlowModel(flow)
+    levels = 17 if x.max() <= 16 else 256
+    logit = preprocessing.Logit(scale=float(levels))
+    return FlowModel(
+        tfp.distributions.TransformedDistribution(flow, logit),
+        dequantization=preprocessing.UniformDequantization(num_levels=levels, seed=0),
+    )
+
+
+class Losses(keras.callbacks.Callback):
+    """The loss of every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.values.append(logs["loss"])
+        self.model.reset_metrics()  # Else the mean since the beginning.
+
+
+def train(model, optimizer, x, held_out, steps, batch, bounded):
+    """Returns the losses at the start, at worst, in the end and held out, and whether it fell."""
+
+    def score():
+        return model.evaluate(held_out, batch_size=100, verbose=0, return_dict=True)["loss"]
+
+    model.compile(optimizer=optimizer)
+    model.initialize(x[:256])
+    start, losses = score(), Losses()
+    data = tf.data.Dataset.from_tensor_slices(x).shuffle(len(x), seed=0).repeat().batch(batch)
+    try:
+        model.fit(data.take(steps), callbacks=[losses], verbose=0)
+        last, end = float(np.mean(losses.values[-10:])), score()
+    except FloatingPointError as error:
+        print(f"<!-- {error} -->")
+        last = end = math.nan
+    good = math.isfinite(end) and (last < start or not bounded)
+    return start, max(losses.values, default=math.nan), last, end, good
+
+
+def main():
+    """Prints the table; ends with code 1 if a training of today's defaults diverged."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=pathlib.Path, help="folder of the data files")
+    parser.add_argument("--steps", type=int, default=300, help="of a training; default 300")
+    parser.add_argument("--quick", action="store_true", help="fewer data, 60 steps, and Adam alone")
+    parser.add_argument("--recipes", nargs="*", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--optimizers", nargs="*", choices=OPTIMIZERS, default=list(OPTIMIZERS))
+    parser.add_argument("--new-only", action="store_true", help="leave version 0.1's flows out")
+    args = parser.parse_args()
+    optimizers = args.optimizers
+    if args.quick:
+        args.steps = min(args.steps, 60)
+        optimizers = [name for name in optimizers if name in ("Adam 1e-3", "Adam 3e-3")]
+    print("| recipe | data | optimizer | fresh | worst | last | held out | in 0.1 | s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    diverged = total = 0
+    for name in args.recipes:
+        recipe = RECIPES[name]
+        for load in recipe.glance if args.quick else recipe.data:
+            if args.data is None and load in OF_FILES:
+                continue
+            x, held_out = load(args.data)
+            steps = max(20, round(args.steps * recipe.share))
+            for optimizer in optimizers:
+
+                def run(
+                    load=load, x=x, held_out=held_out, steps=steps, optimizer=optimizer, **kwargs
+                ):
+                    model = model_of(recipe.make(x.shape[1:], **kwargs), x)
+                    bounded = load is not cauchy
+                    optimizer = OPTIMIZERS[optimizer]()
+                    return train(model, optimizer, x, held_out, steps, recipe.batch, bounded)
+
+                started = time.monotonic()
+                start, worst, last, end, good = run()
+                seconds = time.monotonic() - started
+                old = "the same"
+                if recipe.old is not None and args.new_only:
+                    old = ""
+                elif recipe.old is not None:
+                    *_, end_of_old, good_of_old = run(**recipe.old)
+                    old = f"{end_of_old:.1f}" if good_of_old else "diverged"
+                total, diverged = total + 1, diverged + (not good)
+                print(
+                    f"| {name} | {load.__name__} | {optimizer} | {start:.1f} | {worst:.4g} | "
+                    f"{last:.1f} | {f'{end:.1f}' if good else 'diverged'} | {old} | {seconds:.0f} |",
+                    flush=True,
+                )
+    print(f"\n{diverged} of {total} trainings diverged.")
+    return int(diverged > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
