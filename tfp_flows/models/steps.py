@@ -66,16 +66,11 @@ class Steps:
         steps = getattr(self.optimizer, "inner_optimizer", self.optimizer)._iterations
         x = self._prepare(x, "train", steps, counts)
         variables = self.trainable_variables
-        # Of regularizers, the same in all, each replica that has rows adds its part.
         busy = tf.cast(tf.math.count_nonzero(counts), rows.dtype)
 
         def total_and_gradients(x, context, weight, rows):
             with tf.GradientTape() as tape:
-                total = self._total(x, context, weight, training=True)
-                loss = total / rows
-                if self.losses:
-                    part = tf.cast(tf.shape(x)[0] > 0, loss.dtype) / busy
-                    loss += tf.cast(tf.add_n(self.losses), loss.dtype) * part
+                total, loss = self._total_and_loss(x, context, weight, rows, busy, training=True)
                 scaled = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, variables)
             # Dense; `None` for a variable that the loss does not depend on.
@@ -90,7 +85,7 @@ class Steps:
         # The count of steps too waits for the check.
         with tf.control_dependencies([check]):
             replicas.apply_summed(self.optimizer, gradients, variables)  # Keras warns of `None`.
-        return self._update_metrics(total, rows)
+        return self._update_metrics(total, tf.reduce_sum(losses), rows)
 
     def test_step(self, data):
         """One step of `evaluate`."""
@@ -98,10 +93,11 @@ class Steps:
         x = self._checked(x)
         counts = replicas.of_each_replica(tf.shape(x)[0])
         x = self._prepare(x, "evaluate", self._loss_nats.count, counts)
-        compute = self._compiled(self._total)
-        total = self._unless_empty(x, lambda: compute(x, context, weight))
-        total = replicas.sum_over_replicas(total)
-        return self._update_metrics(total, tf.cast(tf.reduce_sum(counts), total.dtype))
+        rows = tf.cast(tf.reduce_sum(counts), self.distribution.dtype)
+        busy = tf.cast(tf.math.count_nonzero(counts), rows.dtype)
+        compute = self._compiled(self._total_and_loss)
+        results = self._unless_empty(x, lambda: compute(x, context, weight, rows, busy))
+        return self._update_metrics(*replicas.sum_over_replicas(results), rows)
 
     def predict_step(self, data):
         """One step of `predict`: log-probabilities in nats."""
@@ -146,6 +142,23 @@ class Steps:
         noisy = self.dequantization(padded, seed=seed)[before : before + rows]
         return tf.cast(tf.ensure_shape(noisy, x.shape), self.distribution.dtype)
 
+    def _total_and_loss(self, x, context, weight, rows, busy, training=False):
+        """Sum over this replica's rows, and its share of the loss of all rows.
+
+        Args:
+          x, context, weight: of this replica.
+          rows: number of rows of all replicas.
+          busy: number of replicas that have some. Of regularizers and other added losses, which
+            are the same in all, each of these adds its part.
+          training: whether it is for a gradient.
+        """
+        total = self._total(x, context, weight, training)
+        loss = tf.math.divide_no_nan(total, rows)
+        if self.losses:
+            part = tf.cast(tf.shape(x)[0] > 0, loss.dtype) / busy
+            loss += tf.cast(tf.add_n(self.losses), loss.dtype) * part
+        return total, loss
+
     def _total(self, x, context, weight, training=False):
         """Sum of the (weighted) negative log-likelihoods of a batch."""
         nll = -self._log_prob(x, context, training)
@@ -163,11 +176,11 @@ class Steps:
         # A row of weight 0 counts for nothing, even one whose density is zero.
         return tf.reduce_sum(tf.math.multiply_no_nan(nll, weight))
 
-    def _update_metrics(self, total, rows):
+    def _update_metrics(self, total, loss, rows):
         # Every replica counts the global batch: the ratio of the sums is right, and so is the
         # result that a replica reads by itself.
         nats = tf.math.divide_no_nan(total, rows)
-        self._loss_nats.update_state(nats, sample_weight=rows)
+        self._loss_nats.update_state(loss, sample_weight=rows)
         if self._bits_per_dim is not None:
             self._bits_per_dim.update_state(
                 bits_per_dim(-nats, self.event_shape), sample_weight=rows
