@@ -61,7 +61,7 @@ class OwnLoss(FlowModel):
 
 class OwnCall(FlowModel):
     def call(self, inputs, training=False):
-        self.add_loss(1.0)
+        self.add_loss(tf.constant(1.0))
         return super().call(inputs, training)
 
 
@@ -73,7 +73,7 @@ def test_methods_that_training_does_not_call(kind, method):
 
 class AddsLoss(keras.layers.Dense):
     def call(self, x, training=False):
-        self.add_loss(0.5)
+        self.add_loss(tf.constant(0.5))
         return super().call(x)
 
 
