@@ -144,7 +144,7 @@ CHANGES = {
     _cut_array: "its numbers are damaged|expected 4 bytes",
     _huge_array: "expected 1048576 bytes",
     _array_of_objects: "not allowed",
-    _not_a_distribution: "describes no distribution",
+    _not_a_distribution: "nothing refers to part 12",
     _unknown_tag: r"'\$eval' means nothing",
 }
 
