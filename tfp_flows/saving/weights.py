@@ -138,11 +138,12 @@ def check_bytes(file, prefix=""):
     found = _datasets(file)
     own = f"{prefix}/vars/{_DIGESTS}" if prefix else f"vars/{_DIGESTS}"
     if own not in found:
-        warnings.warn(
-            "tfp_flows: the weights are unchecked: the file holds no digests, as files of version "
-            "0.1 and those in shards. Save it again to have them.",
-            stacklevel=2,
-        )
+        if own.replace(_DIGESTS, _LAYOUT) in found:
+            warnings.warn(
+                "tfp_flows: the weights are unchecked: the file holds no digests, as files of "
+                "version 0.1. Save it again to have them.",
+                stacklevel=2,
+            )
         return
     lines = dict(line.split(" ", 1)[::-1] for line in _text(found, own) if " " in line)
     under = f"{prefix}/" if prefix else ""
