@@ -453,7 +453,7 @@ def make(name, sound, where):
         return
     with zipfile.ZipFile(target, "w") as file:
         for member, content in members.items():
-            file.writestr(member, content, packing.get(member, zipfile.ZIP_STORED))
+            file.writestr(member, content, packing.get(member, zipfile.ZIP_STORED), 1)
 
 
 def peak(reset=False):

@@ -184,12 +184,14 @@ def check_model(file, model, prefix="", skip=()):
     _keras.visit_weights(
         model, lambda path, value: wanted.setdefault(path, tuple(np.shape(value))), prefix, skip
     )
-    names_in_file, names_here = _by_group(found), _by_group(wanted)
+    in_file, here = _by_group(found), _by_group(wanted)
     for path, shape in wanted.items():
         group, _, name = path.rpartition("/")
         if name == _LAYOUT:
             continue
-        if "optimizer" in group.split("/") and names_in_file.get(group) != names_here[group]:
+        held = in_file.get(group, set())
+        differs = "optimizer" in group.split("/") and len(held) != len(here[group])
+        if differs and held == {str(n) for n in range(len(held))}:
             continue  # Of another optimizer, or none: Keras warns, and leaves it as it is.
         if path not in found:
             raise ValueError(
@@ -240,6 +242,7 @@ def holds_optimizer(file):
 
 
 def _by_group(paths):
+    """Group -> the names in it."""
     groups = {}
     for path in paths:
         group, _, name = path.rpartition("/")
