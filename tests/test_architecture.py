@@ -19,7 +19,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 # Part -> the parts that it imports, as measured: another arrow is to be drawn here first. Helpers
 # of the top level (`_files`) import nothing, and are free to all.
-HELPERS = {"_arguments", "_checks", "_files"}
+HELPERS = {"_arguments", "_checks", "_files", "_keras"}
 ARROWS = {
     "version": set(),
     "_requirements": set(),

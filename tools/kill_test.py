@@ -1,14 +1,19 @@
-"""Kills a training again and again and checks that it ends where an undisturbed one ends.
+"""Kills a training, or a save, again and again, and checks that nothing of it is lost or half.
 
     python tools/kill_test.py                       # 20 kills of one process
     python tools/kill_test.py --strategy mirrored   # two replicas in one process
     python tools/kill_test.py --strategy workers    # two worker processes, one or both killed
+    python tools/kill_test.py --what save           # or save_weights, export
 
 A small Glow is trained on integer images (fresh dequantization noise every step, shuffled arrays,
 ActNorm, a validation split, early stopping) with a `keras.callbacks.BackupAndRestore` every two
 steps. Its processes get SIGKILL at random moments, those of saving included, and are started
 again with the same command. In the end weights, optimizer state and losses are compared with those
 of the same training left alone.
+
+With `--what save`, `save_weights` or `export` a process writes, over and over, models whose weights
+are all 1, all 2 and so on. After each kill what is there must load, with weights that are all the
+same, and what the killed one left must be gone after the next save to that name.
 """
 
 import argparse
@@ -135,12 +140,125 @@ def compare(wanted, found):
         return max(float(np.max(np.abs(a[n] - b[n]) / (1.0 + np.abs(a[n])))) for n in a.files)
 
 
+def small_model(level):
+    """A model whose weights are all equal."""
+    from tfp_flows import FlowModel, flows
+
+    model = FlowModel(flows.real_nvp([4], num_couplings=2, hidden_units=(64, 64), seed=0))
+    set_level(model, level)
+    return model
+
+
+def set_level(model, level):
+    """Sets every weight to one number."""
+    for variable in model.variables:
+        variable.assign(np.full(variable.shape, level, variable.dtype))
+
+
+def write(args):
+    """The child: writes until it is killed."""
+    model = small_model(0.0)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        # A save runs no thread of TensorFlow, so a fork will do, and spares its start.
+        child = 0 if args.what == "export" else os.fork()
+        if child:
+            print(child, flush=True)
+            os.waitpid(child, 0)
+            continue
+        if args.what == "export":
+            print(os.getpid(), flush=True)
+        for level in range(int(line), int(line) + 10**6):
+            set_level(model, float(level))
+            if args.what == "save":
+                model.save(args.folder / "m.keras")
+            elif args.what == "save_weights":
+                model.save_weights(args.folder / "m.weights.h5")
+            else:
+                model.export(args.folder / f"export-{level}")
+
+
+def level_of(path, model):
+    """Loads what was written; the weights that it has, all different ones of them."""
+    import tensorflow as tf
+
+    import tfp_flows
+
+    if path.suffix == ".keras":
+        variables = tfp_flows.load(path).variables
+    elif path.suffix == ".h5":
+        model.load_weights(path)
+        variables = model.variables
+    else:
+        loaded = tf.saved_model.load(str(path))
+        if loaded.log_prob(tf.zeros([1, 4]))["log_prob"].shape != [1]:
+            return []
+        variables = loaded.flow_variables
+    return np.unique(np.concatenate([np.ravel(v.numpy()) for v in variables]))
+
+
+def kill_writers(args):
+    """Kills processes that write; returns how many left a half file, or one that stays."""
+    rng, model = random.Random(args.seed), small_model(0.0)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="kill_test_"))
+    command = [sys.executable, __file__, "--what", args.what, "--folder", str(folder)]
+    halves = leftovers = found = 0
+    writer = None
+    try:
+        for number in range(args.kills):
+            if writer is None or writer.poll() is not None:
+                writer = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+                while writer.stdout.readline() != "ready\n":
+                    pass
+            writer.stdin.write(
+                f"{number * 10**6 + 1}\n" if args.what != "export" else f"{number}00\n"
+            )
+            writer.stdin.flush()
+            pid = int(writer.stdout.readline())
+            time.sleep(rng.uniform(0.0, args.span))
+            os.kill(pid, signal.SIGKILL)
+            if pid == writer.pid:
+                writer.wait()
+            else:
+                while pathlib.Path(f"/proc/{pid}").exists():
+                    time.sleep(0.01)
+            leftovers += len(list(folder.glob(".*.partial")))
+            for path in folder.glob("[!.]*"):
+                found += 1
+                try:
+                    whole = len(level_of(path, model)) == 1
+                except Exception as error:
+                    print(f"kill {number + 1}: {path.name}: {error}")
+                    whole = False
+                halves += not whole
+                if args.what == "export":
+                    shutil.rmtree(path)
+        if args.what == "save":
+            model.save(folder / "m.keras")
+        elif args.what == "save_weights":
+            model.save_weights(folder / "m.weights.h5")
+        stay = len(list(folder.glob(".*.partial"))) if args.what != "export" else 0
+        print(
+            f"{args.what}: {args.kills} kills, {leftovers} of them amid a write; of {found} files "
+            f"found after them {halves} were half; {stay} leftovers after the next save"
+        )
+        return halves + stay
+    finally:
+        if writer is not None:
+            writer.kill()
+            writer.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main():
     """Kills, and says how it went."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--strategy", choices=("one", "mirrored", "workers"), default="one")
+    parser.add_argument("--what", choices=("fit", "save", "save_weights", "export"), default="fit")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--span", type=float, default=1.0, help="most seconds to a kill")
@@ -149,7 +267,9 @@ def main():
     parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.folder:
-        return train(args)
+        return train(args) if args.what == "fit" else write(args)
+    if args.what != "fit":
+        return int(kill_writers(args) > 0)
     rng = random.Random(args.seed)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="kill_test_"))
     alone, killed = folder / "alone", folder / "killed"

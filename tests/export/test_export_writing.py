@@ -51,7 +51,8 @@ def test_a_process_that_is_killed_leaves_nothing_under_the_name(tmp_path):
     assert not path.exists()
     (left,) = os.listdir(tmp_path)
     assert left.startswith(".model.") and left.endswith(".partial")
-    vector_model().export(path)  # What is left is in nobody's way.
+    vector_model().export(path)  # What is left is in nobody's way, and goes.
+    assert os.listdir(tmp_path) == ["model"]
     assert "log_prob" in signatures_of(path)
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from fitting import C, X, compiled, real_nvp
 
 from tfp_flows import FlowModel, flows, preprocessing
+from tfp_flows.models import backup as backup_room
 
 IMAGES = np.random.default_rng(0).integers(0, 17, size=(40, 2, 2, 1)).astype("uint8")
 
@@ -272,6 +273,15 @@ def test_a_save_cut_short_leaves_a_partial_that_is_removed(tmp_path):
     assert not partial.exists()
 
 
+def test_what_a_killed_save_left_goes_with_the_next_backup(tmp_path):
+    train("arrays", tmp_path, kill=5)
+    left = tmp_path / ".step-0000000006.weights.h5.0123.partial"
+    left.mkdir()
+    (left / "new").write_bytes(b"half")
+    train("arrays", tmp_path, kill=9)
+    assert not left.exists()
+
+
 def test_only_damaged_backups(tmp_path):
     train("arrays", tmp_path, kill=9)
     for path in tmp_path.glob("*.weights.h5"):
@@ -286,6 +296,73 @@ def test_a_newer_format(tmp_path):
         path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
     with pytest.raises(ValueError, match="has the newer format 99"):
         train("arrays", tmp_path)
+
+
+def damaged(folder, change):
+    """Changes both descriptions, as someone who knows of no checksum."""
+    for path in folder.glob("*.json"):
+        state = json.loads(path.read_text())
+        change(state)
+        path.write_text(json.dumps(state))
+
+
+@pytest.mark.parametrize("key", ["calls", "epoch", "seed", "peeked"])
+def test_a_flip_in_a_description_is_no_other_progress(tmp_path, key):
+    train("arrays", tmp_path, kill=5)
+
+    def flip(state):
+        state["progress"][key] = int(state["progress"][key]) ^ 1
+
+    damaged(tmp_path, flip)
+    with pytest.raises(ValueError, match=r"no backup in .* is whole \('step-[0-9]*.json' was cha"):
+        train("arrays", tmp_path)
+
+
+def test_a_description_reads_nothing_outside_of_its_folder(tmp_path):
+    """Nor does it set what is no callback's to remember."""
+    folder, secret = tmp_path / "b", tmp_path / "secret"
+    train("arrays", folder, kill=5)
+    secret.write_text("secret")
+    whole = {path: path.read_text() for path in folder.glob("*.json")}
+
+    def outside(state):
+        state["files"]["../secret"] = [6, 0]
+
+    def weights_outside(state):
+        state["weights"] = str(secret)
+
+    def another_attribute(state):
+        state["callbacks"] = [{"class": "Kill", "values": {"step": 99}, "best_weights": None}]
+
+    for change, words in (
+        (outside, "'../secret' is not what"),
+        (weights_outside, "secret' that is no part of a backup"),
+        (another_attribute, "sets what callbacks do not remember"),
+    ):
+        for path, text in whole.items():
+            path.write_text(text)
+
+        def change_and_sign(state, change=change):
+            del state["sha256"]
+            change(state)
+            state["sha256"] = backup_room._checksum_of_state(state)
+
+        damaged(folder, change_and_sign)
+        with pytest.raises(ValueError, match=words):
+            train("arrays", folder)
+
+
+def test_a_backup_of_version_0_1_is_resumed(tmp_path):
+    """Its description has format 1, and no checksum of itself."""
+    wanted = train("arrays", tmp_path / "alone")
+    train("arrays", tmp_path / "killed", kill=9)
+
+    def as_it_was(state):
+        del state["sha256"]
+        state["format"] = 1
+
+    damaged(tmp_path / "killed", as_it_was)
+    same_end(wanted, train("arrays", tmp_path / "killed"))
 
 
 def resume(model, folder):

@@ -144,8 +144,8 @@ CHANGES = {
     _cut_array: "its numbers are damaged|expected 4 bytes",
     _huge_array: "expected 1048576 bytes",
     _array_of_objects: "not allowed",
-    _not_a_distribution: "describes no distribution",
-    _unknown_tag: r"'\$eval' means nothing",
+    _not_a_distribution: "nothing refers to part 12",
+    _unknown_tag: "nothing refers to part 12",
 }
 
 
@@ -249,7 +249,10 @@ def _model_class(config):
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [(_optimizer, "Could not locate class 'Popen'"), (_model_class, "a FlowModel, got a 'Popen'")],
+    [
+        (_optimizer, "optimizer uses 'Popen', which is neither"),
+        (_model_class, "a FlowModel, got a 'Popen'"),
+    ],
 )
 def test_classes_beside_the_flow_are_looked_up_too(saved, tmp_path, monkeypatch, change, words):
     monkeypatch.setattr(subprocess, "Popen", None)  # To call it would be a TypeError.

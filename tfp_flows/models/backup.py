@@ -8,6 +8,7 @@ puts a `Backup` in its place, which takes the same arguments.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -18,10 +19,12 @@ import zlib
 import keras
 import numpy as np
 
-from tfp_flows._files import written_whole
+from tfp_flows._files import remove_leftovers, written_whole
 from tfp_flows.models import replicas
+from tfp_flows.saving.messages import shortened
 
-_FORMAT = 1
+_FORMAT = 2  # 1 had no checksum of the description.
+_CHECKSUM = "sha256"
 _KEPT = 2  # Workers may be one backup apart when they are killed.
 _STATE = re.compile(r"step-(\d{10})\.json")
 # All that is written here, and nothing that others may write beside it.
@@ -103,9 +106,10 @@ def _nothing(*args, **kwargs):
 class Backup(keras.callbacks.Callback):
     """Does what `keras.callbacks.BackupAndRestore` says, exactly.
 
-    A backup is a weights file and a description that is written after it and holds its checksum:
-    without a sound description it does not exist. The last two are kept. On several workers each
-    writes to a folder of its own, and all resume from the newest backup that all of them have.
+    A backup is a weights file and a description that is written after it and holds its checksum,
+    and one of itself: without a sound description it does not exist. The last two are kept. On
+    several workers each writes to a folder of its own, and all resume from the newest backup that
+    all of them have. What is read lies in that folder, whatever a description says.
 
     Args:
       stock: the `BackupAndRestore` that the user gave.
@@ -142,8 +146,8 @@ class Backup(keras.callbacks.Callback):
             model.load_weights(folder / state["weights"])
         except ValueError as error:
             raise ValueError(
-                f"{self._title}: the backup is of another model: {error} Build the model as it "
-                "was, or give another directory."
+                f"{self._title}: the backup is of another model: {shortened(error)} Build the "
+                "model as it was, or give another directory."
             ) from error
         self._restored = folder, state
         return Progress(**state["progress"])
@@ -158,8 +162,8 @@ class Backup(keras.callbacks.Callback):
                 try:
                     if name:
                         found[int(name[1])] = folder, _read(path)
-                except (OSError, ValueError, KeyError, TypeError) as error:
-                    damaged = error
+                except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+                    damaged = shortened(error, 500)
             if found:
                 return found
             if damaged is not None:
@@ -290,6 +294,7 @@ class Backup(keras.callbacks.Callback):
             "progress": dataclasses.asdict(progress),
             "callbacks": callbacks,
         }
+        state[_CHECKSUM] = _checksum_of_state(state)
         self._write(f"{name}.json", lambda file: file.write(json.dumps(state).encode()))
         self._remove_older(name)
 
@@ -302,13 +307,15 @@ class Backup(keras.callbacks.Callback):
             write(file)
 
     def _remove_older(self, newest):
+        remove_leftovers(self._folder)
         names = os.listdir(self._folder)
         states = sorted(name.removesuffix(".json") for name in names if _STATE.fullmatch(name))
         kept = [name for name in states if name <= newest][-_KEPT:]
         for name in names:
             own = _OWN.fullmatch(name)
-            if own and (name.startswith(".") or own[1] not in kept):
-                (self._folder / name).unlink(missing_ok=True)
+            path = self._folder / name
+            if own and (name.startswith(".") or own[1] not in kept) and path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def _read(path):
@@ -316,10 +323,26 @@ def _read(path):
     state = json.loads(path.read_text())
     if state["format"] > _FORMAT:
         raise ValueError(f"'{path.name}' has the newer format {state['format']}")
+    # Format 1, of version 0.1, has no checksum; one that is there counts.
+    found = state.pop(_CHECKSUM, None)
+    if found != _checksum_of_state(state) and (found is not None or state["format"] != 1):
+        raise ValueError(f"'{path.name}' was changed")
+    Progress(**state["progress"])
+    files = [state["weights"], *(c["best_weights"] for c in state["callbacks"])]
+    for name in filter(None, files):
+        if name not in state["files"] or not _OWN.fullmatch(name):
+            raise ValueError(f"'{path.name}' names a file '{name}' that is no part of a backup")
     for name, checksum in state["files"].items():
-        if _checksum(path.parent / name) != checksum:
+        if not _OWN.fullmatch(name) or _checksum(path.parent / name) != checksum:
             raise ValueError(f"'{name}' is not what '{path.name}' says")
+    for callback in state["callbacks"]:
+        if not set(callback["values"]) <= set(_REMEMBERED):
+            raise ValueError(f"'{path.name}' sets what callbacks do not remember")
     return state
+
+
+def _checksum_of_state(state):
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _checksum(path):

@@ -1,16 +1,16 @@
 """What `FlowModel` writes and reads: files, weights, exports."""
 
+import os
+
 import keras
 import tensorflow_probability as tfp
 
+from tfp_flows import _keras
 from tfp_flows._files import written_whole
-from tfp_flows.models.layout import (
-    check_stored_layout,
-    check_weights_file,
-    holds_optimizer,
-    store_layout,
-)
-from tfp_flows.saving import describe, rebuild
+from tfp_flows.saving import describe, rebuild, weights
+from tfp_flows.saving.file import weights_member
+from tfp_flows.saving.layers import check_optimizer_config
+from tfp_flows.saving.messages import shortened
 
 tfd = tfp.distributions
 
@@ -30,9 +30,11 @@ class Persistence:
 
         Args:
           filepath: path that ends in `.keras`, on a local file system. The file appears there
-            when it is complete.
+            when it is complete and on the disk. A link stays one, and what it points to is
+            replaced; a file that is replaced hands on its mode.
           overwrite: whether a file that is there is replaced.
-          zipped, **kwargs: as `keras.Model.save`.
+          zipped: `True` or `None`: the file is an archive.
+          **kwargs: `include_optimizer` has no effect, as in Keras.
 
         Raises:
           ValueError: naming the part that no file can describe (a lambda, a class that is not
@@ -45,16 +47,25 @@ class Persistence:
                 f"FlowModel.save: expected a path that ends in .keras, got '{filepath}'. For "
                 "serving use `export`, for weights alone `save_weights`."
             )
+        kwargs.pop("include_optimizer", None)
+        if kwargs or zipped not in (None, True):
+            wrong = ", ".join(kwargs) or f"zipped={zipped}"
+            raise ValueError(
+                f"FlowModel.save: got {wrong}; a .keras file is an archive, and there is nothing "
+                "else to choose. Leave it out."
+            )
         self.build()
-        with written_whole(
-            filepath, owner="FlowModel.save", overwrite=overwrite, suffix=".keras"
-        ) as partial:
-            super().save(partial, zipped=zipped, **kwargs)
+        with (
+            written_whole(filepath, owner="FlowModel.save", overwrite=overwrite) as partial,
+            open(partial, "wb") as file,
+        ):
+            _keras.write_archive(self, file)
 
     def save_weights(self, filepath, overwrite=True, **kwargs):
         """`keras.Model.save_weights`, also before the model was ever called.
 
-        The file appears under its name when it is complete.
+        The file appears under its name when it is complete and on the disk, as that of `save`.
+        Beside each weight it holds its SHA-256, which is compared when it is loaded.
         """
         self.build()
         if kwargs.get("max_shard_size") is not None or not str(filepath).endswith(".weights.h5"):
@@ -66,25 +77,46 @@ class Persistence:
             filepath,
             owner="FlowModel.save_weights",
             overwrite=overwrite,
-            suffix=".weights.h5",
-            room=sum(2048 + v.value.shape.num_elements() * v.value.dtype.size for v in held),
+            room=sum(4096 + v.value.shape.num_elements() * v.value.dtype.size for v in held),
         ) as partial:
-            super().save_weights(partial, **kwargs)
+            _keras.write_weights(self, partial, **kwargs)
 
     def load_weights(self, filepath, skip_mismatch=False, **kwargs):
         """`keras.Model.load_weights`, also before the model was ever called.
 
+        All is looked at before the first weight is changed: every array of the file against its
+        SHA-256, and the file's weights against the model's, the optimizer's included. A file
+        without digests (of version 0.1, or in shards) is loaded with a warning. It is read on its
+        own: links to and storage in other files are refused.
+
+        Args:
+          filepath: path that ends in `.weights.h5` or `.keras`.
+          skip_mismatch: whether to load what fits, of a file of another model.
+          **kwargs: as `keras.Model.load_weights`.
+
         Raises:
-          ValueError: if the file is of another model; the message names the first part that
-            differs, and no weight is changed.
+          FileNotFoundError: if there is nothing at `filepath`.
+          ValueError: if the file is damaged, refers to another, or is of another model; the
+            message names the first part that differs, and no weight is changed.
         """
         self.build()
-        if not skip_mismatch:
-            check_weights_file(filepath, self)
-        if self.compiled and holds_optimizer(filepath):
-            # Keras leaves out the state of an optimizer that has no variables yet.
-            self._build_optimizer()
-        super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+        path = os.fspath(filepath)
+        if not path.endswith((".weights.h5", ".keras")):
+            super().load_weights(path, skip_mismatch=skip_mismatch, **kwargs)
+            return
+        try:
+            with weights.opened(path if path.endswith(".h5") else weights_member(path)) as file:
+                weights.check_bytes(file)
+                if self.compiled and weights.holds_optimizer(file):
+                    # Keras leaves out the state of an optimizer that has no variables yet.
+                    self._build_optimizer()
+                if not skip_mismatch:
+                    weights.check_model(file, self, skip=kwargs.get("objects_to_skip") or ())
+        except ValueError as error:
+            owner = f"FlowModel.load_weights: '{shortened(path, 300)}'"
+            raise ValueError(f"{owner}: {shortened(error)}") from error
+        with weights.already_checked():
+            super().load_weights(path, skip_mismatch=skip_mismatch, **kwargs)
 
     def _trackable_children(self, save_type="checkpoint", **kwargs):
         # What tf.train.Checkpoint saves. It does not see layers that are kept in a list (Keras
@@ -97,11 +129,11 @@ class Persistence:
     def save_own_variables(self, store):
         """Keeps, for `load_own_variables`, what each weight of the model is."""
         super().save_own_variables(store)
-        store_layout(self, store)
+        weights.store_checks(self, store)
 
     def load_own_variables(self, store):
-        """Checks that the weights that Keras is about to load are those of such a model."""
-        check_stored_layout(self, store)
+        """Checks that the weights that Keras is about to load are whole and of such a model."""
+        weights.check_store(self, store)
 
     def get_config(self):
         """The description of the model, for `keras.saving`: see `tfp_flows.saving.describe`."""
@@ -132,8 +164,18 @@ class Persistence:
         return {name: value for name, value in config.items() if name in _COMPILED}
 
     def compile_from_config(self, config):
-        """Compiles as `get_compile_config` says, with the optimizer's variables made."""
-        config = {name: config[name] for name in _COMPILED if name in config}
+        """Compiles as `get_compile_config` says, with the optimizer's variables made.
+
+        Raises:
+          ValueError: if it says anything else.
+        """
+        if not _is_compile_config(config):
+            raise ValueError(
+                "FlowModel: the file's compile_config is damaged: expected "
+                f"{', '.join(_COMPILED)}, got {shortened(repr(config), 200)}. Load it by "
+                "tfp_flows.load(path, compile=False)."
+            )
+        check_optimizer_config(config["optimizer"], "FlowModel: the file's optimizer")
         self.build()
         self.compile(**keras.saving.deserialize_keras_object(config))
         self._build_optimizer()
@@ -185,3 +227,15 @@ class Persistence:
                 "signatures follow from the distribution."
             )
         export(self, filepath)
+
+
+def _is_compile_config(config):
+    if not isinstance(config, dict) or not {"optimizer"} <= set(config) <= set(_COMPILED):
+        return False
+    steps = config.get("steps_per_execution", 1)
+    return (
+        isinstance(config.get("run_eagerly", False), bool)
+        and config.get("jit_compile", False) in (True, False, "auto", None)
+        and type(steps) is int
+        and steps > 0
+    )

@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.saving import known
+from tfp_flows.saving import bounds, known
 from tfp_flows.saving.layers import check_layer_config
+from tfp_flows.saving.messages import shortened
 from tfp_flows.version import __version__
 
 FORMAT_VERSION = 1
@@ -22,6 +23,12 @@ _REFUSED = "FlowModel: no file can describe this model"
 
 # A variable of more entries than this is described by its shape alone: Keras's weights hold it.
 _MAX_VALUES = 2**16
+
+# Packed arrays that are larger are not packed where they would shrink to almost nothing: such a one
+# is taken for an attack when there are many.
+_SMALL = 2**16
+# What the constructors of parts, and the steps to them, raise for arguments that are not theirs.
+_WRONG = (ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError, RecursionError)
 
 _Deferred = tfp.util.DeferredTensor
 _Transformed = tfp.util.TransformedVariable
@@ -72,7 +79,8 @@ def rebuild(description):
       A dictionary of the objects, by the names given to `describe`.
 
     Raises:
-      ValueError: for anything else, a newer format, a class that is not known.
+      ValueError: for anything else, a newer format, a class that is not known, parts that nothing
+        refers to, or that would become larger than their file accounts for.
 
     >>> rebuild(describe(shape=(4, 4, 1)))
     {'shape': (4, 4, 1)}
@@ -85,26 +93,32 @@ def rebuild(description):
     version = description.get("format_version")
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise ValueError(
-            f"FlowModel: the file has format version {version!r}, written by tfp_flows "
-            f"{description.get('tfp_flows')!r}; tfp_flows {__version__} reads up to version "
+            f"FlowModel: the file has format version {shortened(repr(version), 40)}, written by "
+            f"tfp_flows {shortened(repr(description.get('tfp_flows')), 40)}; tfp_flows "
+            f"{__version__} reads up to version "
             f"{FORMAT_VERSION}. Install the newer tfp_flows."
         )
     parts, roots = description.get("parts"), description.get("roots")
     if not isinstance(parts, list) or not isinstance(roots, dict):
         raise ValueError("FlowModel: the file is damaged: its parts are missing.")
+    try:
+        bounds.check(parts, roots)
+    except ValueError as error:
+        raise ValueError(f"FlowModel: the file is damaged: {error}.") from error
     decoder = _Decoder()
     for number, part in enumerate(parts):
         try:
             decoder.parts.append(decoder.part(part))
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        except _WRONG as error:
             label = part.get("class") or part.get("kind") if isinstance(part, dict) else part
             raise ValueError(
-                f"FlowModel: part {number} of the file, {label!r}, cannot be built: {error}."
+                f"FlowModel: part {number} of the file, {shortened(repr(label), 100)}, cannot be "
+                f"built: {shortened(error)}."
             ) from error
     try:
         return {name: decoder.value(value) for name, value in roots.items()}
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ValueError(f"FlowModel: the file is damaged: {error}.") from error
+    except _WRONG as error:
+        raise ValueError(f"FlowModel: the file is damaged: {shortened(error)}.") from error
 
 
 class _Encoder:
@@ -264,7 +278,7 @@ class _Decoder:
         if isinstance(value, list):
             return [self.value(v) for v in value]
         if not isinstance(value, dict) or len(value) != 1:
-            raise ValueError(f"expected a value, got {str(value)[:80]}")
+            raise ValueError(f"expected a value, got {shortened(value, 80)}")
         ((tag, content),) = value.items()
         if tag == "$part":
             if type(content) is not int or not 0 <= content < len(self.parts):
@@ -288,7 +302,7 @@ class _Decoder:
             return _numpy_dtype(content[0]).type(self.value(content[1]))
         if tag == "$function":
             return known.function_of(content)
-        raise ValueError(f"'{tag}' means nothing here")
+        raise ValueError(f"'{shortened(tag, 80)}' means nothing here")
 
     def part(self, part):
         kind = part["kind"]
@@ -313,7 +327,7 @@ class _Decoder:
                 return _Deferred(**arguments)
             # With the untransformed variable given, no initial value is looked at.
             return _Transformed(None, **arguments)
-        raise ValueError(f"parts of the kind {kind!r} are not known")
+        raise ValueError(f"parts of the kind {shortened(repr(kind), 80)} are not known")
 
 
 def _number(value):
@@ -330,7 +344,10 @@ def _pack(array, dtype=None):
     name = array.dtype.name if dtype is None else dtype.name
     if name == "bfloat16":
         array = array.astype(np.float32)
-    data = zlib.compress(np.ascontiguousarray(array).tobytes(), 6)
+    content = np.ascontiguousarray(array).tobytes()
+    data = zlib.compress(content, 6)
+    if len(content) > max(_SMALL, bounds.PACKED_RATIO * len(data)):
+        data = zlib.compress(content, 0)
     return {
         "dtype": name,
         "shape": list(array.shape),

@@ -2,13 +2,13 @@
 
 import functools
 import inspect
-import sys
 
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.elementwise import ElementwiseMap
+from tfp_flows.saving.messages import shortened
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -34,7 +34,7 @@ def class_of(name):
       ValueError: if no such class is known.
     """
     if not isinstance(name, str):
-        raise ValueError(f"expected the name of a class, got {name!r}")
+        raise ValueError(f"expected the name of a class, got {shortened(repr(name), 80)}")
     found = _classes().get(name)
     if name.startswith(_REGISTERED):
         found = keras.saving.get_registered_object(name.removeprefix(_REGISTERED))
@@ -43,8 +43,8 @@ def class_of(name):
             found = None
     if found is None:
         raise ValueError(
-            f"the class '{name}' is not known here. If it is yours, import the module that "
-            "registers it (`keras.saving.register_keras_serializable`) before loading"
+            f"the class '{shortened(name, 100)}' is not known here. If it is yours, import the "
+            "module that registers it (`keras.saving.register_keras_serializable`) before loading"
         )
     return found
 
@@ -76,8 +76,9 @@ def function_of(name):
         found = _functions().get(name)
     if found is None:
         raise ValueError(
-            f"the function {name!r} is not known here. If it is yours, import the module that "
-            "registers it (`keras.saving.register_keras_serializable`) before loading"
+            f"the function {shortened(repr(name), 100)} is not known here. If it is yours, "
+            "import the module that registers it (`keras.saving.register_keras_serializable`) "
+            "before loading"
         )
     return found
 
@@ -114,7 +115,7 @@ def build(kind, arguments):
     accepted = _accepted(kind)
     unknown = [] if accepted is None else sorted(set(arguments) - accepted)
     if unknown:
-        raise ValueError(f"it takes no arguments {', '.join(unknown)}")
+        raise ValueError(f"it takes no arguments {shortened(', '.join(unknown), 200)}")
     return kind(**arguments)
 
 
@@ -139,12 +140,17 @@ def _classes():
             value = getattr(module, name)
             if isinstance(value, type) and issubclass(value, base):
                 found[f"{prefix}.{name}"] = value
-    for module in [m for n, m in sys.modules.items() if n.startswith("tfp_flows.")]:
-        for name, value in vars(module).items():
-            own = getattr(value, "__module__", None) == module.__name__
-            if own and isinstance(value, type) and issubclass(value, _DESCRIBABLE):
-                found[f"tfp_flows.{name}"] = value
+    for base in _DESCRIBABLE:
+        found.update({f"tfp_flows.{kind.__name__}": kind for kind in _own_subclasses(base)})
     return found
+
+
+def _own_subclasses(kind):
+    """This package's classes below one that can be described: to subclass it is to register."""
+    for below in kind.__subclasses__():
+        yield from _own_subclasses(below)
+        if below.__module__.startswith("tfp_flows."):
+            yield below
 
 
 @functools.cache
