@@ -111,3 +111,25 @@ def test_stateless_call_with_raw_variables_is_refused():
     for v, value in zip(model.trainable_variables, changed, strict=True):
         v.assign(value)
     np.testing.assert_allclose(got, model.log_prob(x), rtol=1e-6)
+
+
+@keras.saving.register_keras_serializable(package="trust")
+class Widths(FlowModel):
+    """Builds its flow from numbers of its own."""
+
+    def __init__(self, widths, *, scale=1.0, **kwargs):
+        self.scale = scale
+        super().__init__(real_nvp(hidden_units=widths), **kwargs)
+
+
+def test_a_subclass_keeps_its_constructor_arguments(tmp_path):
+    model = Widths((3, 5), scale=0.5, name="wide")
+    model.compile("adam")
+    model.fit(X, epochs=1, verbose=0)
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    assert type(again) is Widths and again.scale == 0.5 and again.name == "wide"
+    same(weights(again), weights(model))
+    lost = Widths((3,), scale=object())
+    with pytest.raises(ValueError, match="no file can describe this model.*scale"):
+        lost.save(tmp_path / "lost.keras")

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows import _arguments
 from tfp_flows.bijectors.modes import data_dependent_initialization
 from tfp_flows.bijectors.road import Road
 from tfp_flows.models import datasets, replicas
@@ -78,6 +79,11 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
     TensorShape([64])
     """
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _arguments.remembering(cls.__init__)
+
     def __init__(self, distribution, *, dequantization=None, bits_per_dim=None, name=None):
         if not isinstance(distribution, tfd.Distribution):
             raise TypeError(
@@ -106,6 +112,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         # Neither Keras nor tf.train.Checkpoint must see the distribution itself: both see its
         # variables, each once, through the layers below.
         object.__setattr__(self, "_distribution", distribution)
+        object.__setattr__(self, "_own_arguments", vars(self).get("_bound"))
         object.__setattr__(self, "_road", Road(distribution))
         object.__setattr__(self, "_actnorms", actnorms_of(distribution))
         shapes = self._road.context_shapes

@@ -7,6 +7,8 @@ import tensorflow_probability as tfp
 
 from tfp_flows import _keras
 from tfp_flows._files import written_whole
+from tfp_flows.export import export
+from tfp_flows.models.variables import layout_of
 from tfp_flows.saving import describe, rebuild, weights
 from tfp_flows.saving.file import weights_member
 from tfp_flows.saving.layers import check_optimizer_config
@@ -126,6 +128,10 @@ class Persistence:
             children["distribution"] = self._distribution
         return children
 
+    def _layout(self):
+        """What each weight is, for files."""
+        return layout_of(self)
+
     def save_own_variables(self, store):
         """Keeps, for `load_own_variables`, what each weight of the model is."""
         super().save_own_variables(store)
@@ -136,7 +142,12 @@ class Persistence:
         weights.check_store(self, store)
 
     def get_config(self):
-        """The description of the model, for `keras.saving`: see `tfp_flows.saving.describe`."""
+        """The description of the model, for `keras.saving`: see `tfp_flows.saving.describe`.
+
+        Of a subclass with a constructor of its own, that constructor's arguments.
+        """
+        if self._own_arguments is not None:
+            return {"flow": describe(arguments={**self._own_arguments, **self._own_name()})}
         return {
             "name": self.name,
             "bits_per_dim": self.reports_bits_per_dim,
@@ -146,6 +157,9 @@ class Persistence:
             ),
         }
 
+    def _own_name(self):
+        return {"name": self.name} if "name" in self._own_arguments else {}
+
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """The model of `get_config`, with fresh weights in its Keras layers."""
@@ -154,6 +168,8 @@ class Persistence:
             with keras.saving.custom_object_scope(custom_objects):
                 return cls.from_config(config)
         parts = rebuild(config.pop("flow", None))
+        if isinstance(parts.get("arguments"), dict):
+            return cls(**parts["arguments"])
         if not isinstance(parts.get("distribution"), tfd.Distribution):
             raise ValueError("FlowModel: the file is damaged: it describes no distribution.")
         return cls(parts["distribution"], dequantization=parts.get("dequantization"), **config)
@@ -213,8 +229,6 @@ class Persistence:
           FileExistsError: if there is something at `filepath`.
           OSError: if it cannot be written; nothing is left at `filepath` then.
         """
-        from tfp_flows.export import export
-
         del verbose
         if format != "tf_saved_model":
             raise ValueError(

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfp_flows.bijectors.network import Network
+from tfp_flows.bijectors import FlowBijector, Network
 
 
 def conditioners_of(distribution):
@@ -59,3 +59,23 @@ def actnorms_of(distribution):
         for module in distribution.submodules
         if isinstance(getattr(module, "initialized", None), tf.Variable)
     ]
+
+
+def layout_of(model):
+    """A line for each weight of a model, in their order: the part it is in, dtype and shape."""
+    owners = {}
+    for part in model.distribution.submodules:
+        if isinstance(part, FlowBijector):
+            for network in part.submodules:
+                if isinstance(network, Network):
+                    # Of nested ones the inner, which comes later, has the say.
+                    owners[id(network.layer)] = f"{type(part).__name__} '{part.name}'"
+    lines = []
+    for layer in model.conditioners:
+        owner = f"the conditioner of {owners.get(id(layer), 'a part')}"
+        lines += [_line(f"{v.name} of {owner}", v) for v in layer.variables]
+    return lines + [_line(v.value.name.split(":")[0], v) for v in model.other_variables.wrapped]
+
+
+def _line(name, variable):
+    return f"{name}: {variable.dtype} {list(variable.shape)}"

@@ -121,10 +121,15 @@ def build(kind, arguments):
 
 def _accepted(kind):
     """Names that a constructor takes, or `None` for any."""
-    parameters = inspect.signature(kind.__init__).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None
-    return {p.name for p in parameters} - {"self", "parameters"}
+    names = set()
+    for base in kind.__mro__:  # What one passes on as `**kwargs` the next one names.
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        names |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return names - {"self", "parameters"}
+    return None
 
 
 @functools.cache

@@ -22,8 +22,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows import _keras
-from tfp_flows.bijectors.base import FlowBijector
-from tfp_flows.bijectors.network import Network
 from tfp_flows.saving.messages import shortened
 
 _LAYOUT, _DIGESTS = "layout", "digests"
@@ -45,7 +43,7 @@ _checked = contextvars.ContextVar("tfp_flows_weights_checked", default=False)
 
 def store_checks(model, store):
     """Puts the layout of a model, and the digests of its weights, into the model's own store."""
-    store[_LAYOUT] = _as_array(layout_of(model))
+    store[_LAYOUT] = _as_array(model._layout())
     # One that records is the walk below. Of a file that is cut into shards no store sees it all.
     if type(store) is _keras.WeightsStore:
         lines = []
@@ -55,26 +53,6 @@ def store_checks(model, store):
             _keras.prefix_of(store),
         )
         store[_DIGESTS] = _as_array(lines)
-
-
-def layout_of(model):
-    """A line for each weight of a model, in their order: the part it is in, dtype and shape."""
-    owners = {}
-    for part in model.distribution.submodules:
-        if isinstance(part, FlowBijector):
-            for network in part.submodules:
-                if isinstance(network, Network):
-                    # Of nested ones the inner, which comes later, has the say.
-                    owners[id(network.layer)] = f"{type(part).__name__} '{part.name}'"
-    lines = []
-    for layer in model.conditioners:
-        owner = f"the conditioner of {owners.get(id(layer), 'a part')}"
-        lines += [_line(f"{v.name} of {owner}", v) for v in layer.variables]
-    return lines + [_line(v.value.name.split(":")[0], v) for v in model.other_variables.wrapped]
-
-
-def _line(name, variable):
-    return f"{name}: {variable.dtype} {list(variable.shape)}"
 
 
 def _as_array(lines):
@@ -206,7 +184,7 @@ def check_model(file, model, prefix="", skip=()):
 
 def compare_layout(found, model):
     """Raises a `ValueError` unless the lines of a file's layout are those of such a model."""
-    wanted = layout_of(model)
+    wanted = model._layout()
     for number, (line, own) in enumerate(zip(found, wanted, strict=False)):
         # Names may differ, the rest may not.
         if line.rsplit(":", 1)[-1] != own.rsplit(":", 1)[-1]:
