@@ -145,3 +145,25 @@ def test_samples_of_a_mixture_have_its_density():
     samples = model.sample(4000, seed=0).numpy()
     np.testing.assert_allclose((samples > 0).mean(), 0.75, atol=0.03)
     assert model.sample([2, 3], seed=0, temperature=0.1).shape == (2, 3, 1)
+
+
+def test_recipes_take_the_context_by_itself(flow, tmp_path):
+    wanted = by_tfp(flow, X, C)
+    np.testing.assert_allclose(flow.log_prob(X, context=C), wanted, rtol=1e-6)
+    samples, log_prob = flow.experimental_sample_and_log_prob(5, seed=[0, 1], context=C)
+    np.testing.assert_allclose(flow.log_prob(tf.identity(samples), context=C), log_prob, rtol=1e-5)
+    with pytest.raises(TypeError, match="unexpected keyword contxt; the only one is `context`"):
+        flow.log_prob(X, contxt=C)
+    FlowModel(flow).save(tmp_path / "m.keras")
+    again = tfp_flows.load(tmp_path / "m.keras").distribution
+    np.testing.assert_allclose(again.log_prob(X, context=C), wanted, rtol=1e-6)
+
+
+def test_labels_that_are_no_vectors(flow):
+    model = FlowModel(flow)
+    labels = np.array([0, 1, 2, 1, 0])
+    with pytest.raises(ValueError, match=r"got \[5\]. One-hot integer labels: tf.one_hot\(labels, 3"):
+        model.log_prob(X, labels)
+    with pytest.raises(ValueError, match=r"got \[5\].*n=\[2, 5\] gives 2 samples of each"):
+        model.sample(2, context=C)
+    assert model.sample([2, 5], context=C, seed=0).shape == (2, 5, 2)

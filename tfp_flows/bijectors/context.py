@@ -136,8 +136,11 @@ def check(context, shapes, title, *, required, ignored):
                 f"rank. State its rank with tf.ensure_shape(context, {[None, *shape]})."
             )
         if got.rank < len(shape) or not got[got.rank - len(shape) :].is_compatible_with(shape):
+            remedy = ""
+            if tf.as_dtype(getattr(tensor, "dtype", tf.float32)).is_integer:
+                remedy = f" One-hot integer labels: tf.one_hot(labels, {shape[-1]})."
             raise ValueError(
-                f"{title}: expected a context of shape {text(shape)}, got {got.as_list()}."
+                f"{title}: expected a context of shape {text(shape)}, got {got.as_list()}.{remedy}"
             )
 
     each(check_one, context, shapes)

@@ -9,6 +9,7 @@ from tfp_flows.flows._parts import (
     bounded_rate,
     elementwise_of,
     event_of,
+    flow_of,
     last_width,
     layer_policy,
     make_base,
@@ -85,7 +86,7 @@ def autoregressive_flow(
         parts.append(bijector(made, elementwise, dtype=dtype, name=f"{recipe}_{n}"))
     if len(shape) == 3:
         parts.insert(0, tfb.Reshape(event_shape_out=shape, event_shape_in=(size,)))
-    return tfd.TransformedDistribution(
+    return flow_of(
         make_base(base, (size,), trainable=trainable_base, dtype=dtype),
         bijectors.Chain(parts),
         name=name,

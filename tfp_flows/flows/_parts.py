@@ -166,3 +166,23 @@ def make_base(base, event_shape, *, trainable, dtype):
     log_scale = tf.Variable(tf.zeros(event_shape, dtype), name="base/log_scale")
     scale = tfp.util.DeferredTensor(log_scale, tf.exp)
     return tfd.Independent(family(loc, scale), len(event_shape), name="base")
+
+
+@keras.saving.register_keras_serializable(package="tfp_flows")
+def context_to_bijector(kwargs):
+    """Splits the keywords of a flow's methods as TFP does, with `context=` for the bijector."""
+    kwargs = dict(kwargs)
+    of_distribution = kwargs.pop("distribution_kwargs", {})
+    of_bijector = dict(kwargs.pop("bijector_kwargs", {}))
+    if kwargs.get("context") is not None:
+        of_bijector["context"] = kwargs.pop("context")
+    kwargs.pop("context", None)
+    if kwargs:
+        raise TypeError(f"flow: unexpected keyword {', '.join(kwargs)}; the only one is `context`.")
+    return of_distribution, of_bijector
+
+
+def flow_of(base, bijector, *, name):
+    """The distribution of a recipe. If it is conditional, its methods take `context=`."""
+    split = None if bijector.context_size is None else context_to_bijector
+    return tfd.TransformedDistribution(base, bijector, kwargs_split_fn=split, name=name)

@@ -9,6 +9,7 @@ from tfp_flows.flows._parts import (
     SeedStream,
     bounded_rate,
     event_of,
+    flow_of,
     layer_policy,
     make_base,
     positive,
@@ -143,7 +144,7 @@ def glow(
         parts.append(bijectors.Squeeze(dtype=dtype))
         return parts
 
-    return tfd.TransformedDistribution(
+    return flow_of(
         make_base(base, shape, trainable=trainable_base, dtype=dtype),
         bijectors.Chain(level(shape, 1)),
         name=name,

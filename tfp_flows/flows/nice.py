@@ -5,7 +5,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners, masks
-from tfp_flows.flows._parts import SeedStream, event_of, layer_policy, make_base, positive
+from tfp_flows.flows._parts import SeedStream, event_of, flow_of, layer_policy, make_base, positive
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -82,7 +82,7 @@ def nice(
     parts.reverse()
     if len(shape) == 3:
         parts.insert(0, tfb.Reshape(event_shape_out=shape, event_shape_in=(size,)))
-    return tfd.TransformedDistribution(
+    return flow_of(
         make_base(base, (size,), trainable=trainable_base, dtype=dtype),
         bijectors.Chain(parts),
         name=name,

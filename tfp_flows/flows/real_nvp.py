@@ -9,6 +9,7 @@ from tfp_flows.flows._parts import (
     bounded_rate,
     elementwise_of,
     event_of,
+    flow_of,
     for_rank,
     last_width,
     layer_policy,
@@ -159,7 +160,7 @@ def real_nvp(
                 f"{shape[1]} at the last scale, whose checkerboard needs two. {remedy}"
             )
         parts = couplings.scale(shape, **sizes)
-    return tfd.TransformedDistribution(
+    return flow_of(
         make_base(base, shape, trainable=trainable_base, dtype=dtype),
         bijectors.Chain(parts),
         name=name,
