@@ -1,6 +1,7 @@
 """What the splines on a box share: checked bins, knots, and the search for a bin."""
 
 import abc
+
 import tensorflow as tf
 
 from tfp_flows.elementwise._arguments import number, positive_integer, positive_number

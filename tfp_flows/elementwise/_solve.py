@@ -90,12 +90,13 @@ def _search(function, y, parameters, lower, upper, name, max_iterations):
         found = tf.abs(residual) <= near
         found |= newton_step <= 4.0 * eps * size
         found |= ~halves & (newton_step <= 64.0 * eps * size)
-        # Of no number there is no root: the result is NaN, and that is no failure to converge.
-        found |= tf.math.is_nan(residual)
         tight = upper - lower <= 4.0 * eps * size
         following = tf.where(done | found, x, following)
+        # Of no number there is no root: the result is NaN, and that is no failure to converge.
+        unknown = tf.math.is_nan(residual)
+        following = tf.where(unknown, residual, following)
         step = tf.where(done, step, tf.abs(following - x))
-        return number + 1, following, lower, upper, step, done | found | tight
+        return number + 1, following, lower, upper, step, done | found | tight | unknown
 
     start = lower + 0.5 * (upper - lower)
     # NaN and infinities among the arguments come out as NaN, at once.

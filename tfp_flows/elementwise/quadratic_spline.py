@@ -32,9 +32,9 @@ class QuadraticSpline(BoxSpline):
     take of the whole area of 1, and N = sum_k h_k (w_{k-1} + w_k) / 2 that of the h. So only
     the ratios of the raw slopes count. The identity at zero, to rounding.
 
-    Numerics: no slope is below min_slope / (2 K - 2), and every denominator, and all under a root or a
-    log, is a sum of terms >= 0. Values and gradients are finite for every finite argument. A
-    round trip errs by a few roundings of B times what the map magnifies.
+    Numerics: no slope is below min_slope / (2 K - 2), and every denominator, and all under a
+    root or a log, is a sum of terms >= 0. Values and gradients are finite for every finite
+    argument. A round trip errs by a few roundings of B times what the map magnifies.
 
     Args:
       num_bins: `int >= 3`, the number K of bins. (With two, the end slopes leave no choice but
