@@ -3,6 +3,7 @@
 import abc
 
 import tensorflow as tf
+from tensorflow.python.eager import record
 
 from tfp_flows.elementwise._arguments import number, positive_integer, positive_number
 from tfp_flows.elementwise.base import ElementwiseMap
@@ -61,13 +62,53 @@ class BoxSpline(ElementwiseMap):
 
     def _knots(self, raw, least):
         """The K - 1 inner knots from K raw bin sizes."""
+        return self._knots_from(sums_of(exponentials(raw)), least)
+
+    def _knots_from(self, sums, least):
         # A softmax shifted by the maximum, whose sums are at once the knots.
-        sums = sums_of(exponentials(raw))
         scale = 2.0 * self.bound * (1.0 - self.num_bins * least) / sums[-1]
         return [
             total * scale + self.bound * (2.0 * least * k - 1.0)
             for k, total in enumerate(sums[:-1], start=1)
         ]
+
+    def _knots_of_bin(self, beyond, raw, least, exps, sums, inner):
+        """The knots left and right of a bin; `exps`, `sums` and `inner` are those of `raw`.
+
+        The gradient is written by hand. With S_b and S_c the partial sums at the two knots, dl and
+        dr their gradients over 2 B (1 - K least), and [j <= b] 1 or 0,
+
+            raw_bar_j = e_j / S * ([j <= b] * dl + [j <= c] * dr - (dl * S_b + dr * S_c) / S)
+
+        which is 0 of itself for a knot at an end of the box. Autodiff would go through all the
+        sums instead; and XLA, which computes what is cheap again for each of the results that it
+        goes into, would do so for all the arithmetic within the bin that comes before, K times
+        over. The divisions here, being dear, it does once.
+        """
+        size = 2.0 * self.bound * (1.0 - self.num_bins * least)
+
+        @tf.custom_gradient
+        def knots(*raw):
+            def gradient(d_left, d_right):
+                e, s = exps, sums
+                if record.could_possibly_record():  # For a second derivative, functions of raw.
+                    e = exponentials(raw)
+                    s = sums_of(e)
+                s_left, s_right = select(beyond, [tf.zeros_like(d_left), *s])
+                dl, dr = d_left * size / s[-1], d_right * size / s[-1]
+                mean = (dl * s_left + dr * s_right) / s[-1]
+                before, within, after = dl + dr - mean, dr - mean, -mean
+                shares = [tf.where(beyond[0], before, within)]
+                shares += [
+                    tf.where(below, before, tf.where(here, within, after))
+                    for here, below in zip(beyond[:-1], beyond[1:], strict=True)
+                ]
+                shares += [tf.where(beyond[-1], within, after)]
+                return [one * share for one, share in zip(e, shares, strict=True)]
+
+            return tuple(select(beyond, self._with_ends(inner))), gradient
+
+        return knots(*raw)
 
     def _with_ends(self, inner):
         ends = tf.zeros_like(inner[0])

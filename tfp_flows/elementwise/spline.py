@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfp_flows.elementwise._arguments import least_slope
-from tfp_flows.elementwise._box import BoxSpline, bins_beyond, select
+from tfp_flows.elementwise._box import BoxSpline, bins_beyond, exponentials, select, sums_of
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
@@ -141,13 +141,14 @@ class RationalQuadraticSpline(BoxSpline):
 
     def _bin(self, v, parameters, searched):
         """Left and right x, y and slope of the bin that holds `v`, an x or a y by `searched`."""
-        num_bins = self.num_bins
-        knots = (
-            self._knots(parameters[:num_bins], self.min_bin_width),
-            self._knots(parameters[num_bins : 2 * num_bins], self.min_bin_height),
-        )
-        beyond = bins_beyond(v, knots[searched])
-        bins = [select(beyond, self._with_ends(inner)) for inner in knots]
+        num_bins, knots = self.num_bins, []
+        for start, least in ((0, self.min_bin_width), (num_bins, self.min_bin_height)):
+            raw = parameters[start : start + num_bins]
+            exps = exponentials([tf.stop_gradient(r) for r in raw])
+            sums = sums_of(exps)
+            knots.append((raw, least, exps, sums, self._knots_from(sums, least)))
+        beyond = bins_beyond(v, knots[searched][-1])
+        bins = [self._knots_of_bin(beyond, *own) for own in knots]
         # Raw slopes are selected first, so that softplus runs on two of them, not on all.
         raw = select(beyond, self._raw_slopes(parameters[2 * num_bins :]))
         slopes = [self.min_slope + tf.nn.softplus(r + self._slope_offset) for r in raw]
