@@ -116,6 +116,7 @@ def _recipe(recipe, shape, **kwargs):
 AFFINE, SHIFT = elementwise.Affine(), elementwise.Shift()
 SPLINE = elementwise.RationalQuadraticSpline(num_bins=4)
 IMAGE = (2, 2, 2)
+FILES = ("weights_round_trip", "keras_file_round_trip", "saved_model_round_trip")
 
 CASES = {
     # Couplings over vector masks.
@@ -150,6 +151,54 @@ CASES = {
         x=points(4),
         context=context(),
         event_ndims=1,
+    ),
+    # The other maps, one structure each. XLA and a file where they add something: the loop of a
+    # numeric inverse, a map made of maps.
+    "coupling_moving_spline": dict(
+        make=vector_coupling(
+            masks.halves(4), elementwise.get("affine_rational_quadratic_spline", num_bins=3)
+        ),
+        x=points(4),
+        event_ndims=1,
+        xla=False,
+    ),
+    "coupling_quadratic_spline": dict(
+        make=vector_coupling(masks.halves(4), elementwise.QuadraticSpline(num_bins=3)),
+        x=points(4),
+        event_ndims=1,
+        xla=False,
+        skip=FILES,
+    ),
+    "coupling_linear_spline": dict(
+        make=vector_coupling(masks.halves(4), elementwise.LinearSpline(num_bins=3)),
+        x=points(4),
+        event_ndims=1,
+        xla=False,
+        skip=FILES,
+    ),
+    "coupling_circular_spline": dict(
+        make=vector_coupling(
+            masks.halves(4), elementwise.CircularRationalQuadraticSpline(num_bins=3)
+        ),
+        x=np.clip(points(4), -3.0, 3.0),
+        y=np.clip(points(4, seed=5), -3.0, 3.0),
+        event_ndims=1,
+        xla=False,
+        skip=FILES,
+    ),
+    "coupling_bernstein": dict(
+        make=vector_coupling(masks.halves(4), elementwise.Bernstein(degree=3)),
+        x=points(4),
+        event_ndims=1,
+    ),
+    "coupling_checkerboard_logistic_mixture": dict(
+        make=image_coupling(
+            masks.checkerboard(IMAGE), elementwise.LogisticMixtureCDF(num_components=2)
+        ),
+        x=points(*IMAGE),
+        event_ndims=3,
+        xla=False,
+        skip=FILES,
     ),
     "coupling_shift_residual": dict(
         make=vector_coupling(masks.halves(4), SHIFT, residual=True), x=points(4), event_ndims=1

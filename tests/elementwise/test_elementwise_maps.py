@@ -8,7 +8,19 @@ import pytest
 import tensorflow as tf
 
 from tfp_flows import elementwise
-from tfp_flows.elementwise import Affine, ElementwiseMap, RationalQuadraticSpline, Shift
+from tfp_flows.elementwise import (
+    Affine,
+    Bernstein,
+    CircularRationalQuadraticSpline,
+    Composed,
+    ElementwiseMap,
+    LinearSpline,
+    LogisticMixtureCDF,
+    MonotoneNetwork,
+    QuadraticSpline,
+    RationalQuadraticSpline,
+    Shift,
+)
 
 MAPS = {
     "shift": Shift(),
@@ -23,13 +35,28 @@ MAPS = {
         num_bins=5, bound=1.7, min_bin_width=1e-2, min_bin_height=2e-2, min_slope=0.1
     ),
     "spline_two_bins": RationalQuadraticSpline(num_bins=2),
+    "moving_spline": elementwise.get("affine_rational_quadratic_spline", num_bins=3),
+    "composed": Composed(["affine", "shift", Affine("exp", shift_first=True)]),
+    "linear_spline": LinearSpline(num_bins=3),
+    "quadratic_spline": QuadraticSpline(num_bins=4, min_slope=1e-2),
+    "quadratic_spline_three_bins": QuadraticSpline(num_bins=3, bound=1.5),
+    "circular_spline": CircularRationalQuadraticSpline(num_bins=3),
+    "bernstein": Bernstein(degree=5),
+    "bernstein_forward": Bernstein(degree=3, bound=1.5, cap=1.0, closed="forward"),
+    "logistic_mixture": LogisticMixtureCDF(num_components=3),
+    "logistic_mixture_forward": LogisticMixtureCDF(num_components=2, closed="forward"),
+    "monotone_network": MonotoneNetwork(num_units=3),
+    "monotone_network_one_layer": MonotoneNetwork(num_units=3, num_layers=1, closed="forward"),
 }
+ANGLES = ["circular_spline"]
 every_map = pytest.mark.parametrize("name", MAPS)
 
 
 def draw(elementwise_map, shape, dtype=np.float64, seed=0, scale=1.0):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=shape, scale=2.0).astype(dtype)
+    if isinstance(elementwise_map, CircularRationalQuadraticSpline):
+        x = np.clip(x, dtype(-3.1), dtype(3.1))
     size = elementwise_map.num_parameters * shape[-1]
     parameters = rng.normal(size=(*shape[:-1], size), scale=scale).astype(dtype)
     return tf.constant(x), tf.constant(parameters)
@@ -51,9 +78,9 @@ def test_log_det_is_that_of_autodiff(name, direction):
 @every_map
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-10), (np.float32, 1e-4)])
 def test_round_trips(name, dtype, tolerance):
-    # Splines from small parameters: what steep and flat bins do to rounding has its own test.
+    # From small parameters: what steep and flat places do to rounding has tests of its own.
     m = MAPS[name]
-    scale = 0.5 if "spline" in name else 1.0
+    scale = 1.0 if name.startswith(("shift", "affine_")) else 0.5
     x, parameters = draw(m, (500, 3), dtype, seed=1, scale=scale)
     y, log_det = m.forward(x, parameters)
     back, minus = m.inverse(y, parameters)
@@ -75,6 +102,11 @@ def test_is_increasing(name):
     x = tf.tile(
         tf.reshape(tf.linspace(tf.constant(-4.0, tf.float64), 4.0, 4001), [-1, 1, 1]), [1, 20, 1]
     )
+    if name in ANGLES:  # Once around, in steps that are positive on the circle.
+        x = x[np.abs(x[:, 0, 0]) < np.pi]
+        steps = np.diff(m.forward(x, parameters)[0], axis=0) % (2 * np.pi)
+        assert steps.min() > 0 and steps.sum(axis=0).max() < 2 * np.pi
+        return
     y, _ = m.forward(x, parameters)
     assert np.diff(y, axis=0).min() > 0
 
@@ -130,7 +162,8 @@ def test_parameters_broadcast_to_the_argument(name):
 @pytest.mark.parametrize(
     "name, jit_compile",
     [(name, False) for name in MAPS]
-    + [(name, True) for name in ("shift", "affine_tanh", "affine_sigmoid", "spline_two_bins")],
+    + [(name, True) for name in ("shift", "affine_tanh", "affine_sigmoid", "spline_two_bins")]
+    + [(name, True) for name in ("quadratic_spline_three_bins", "bernstein_forward")],
 )
 def test_graph_xla_and_unknown_batch_agree_with_eager(name, jit_compile):
     m = MAPS[name]
@@ -288,7 +321,7 @@ def test_affine_stays_bounded():
         (
             lambda: elementwise.get("afine"),
             ValueError,
-            "one of 'shift', 'affine', 'rational_quadratic_spline' or an ElementwiseMap, got 'afi",
+            "one of 'shift', 'affine', .*'monotone_network' or an ElementwiseMap, got 'afine'",
         ),
         (lambda: elementwise.get(3), TypeError, "'shift'.*got 3"),
         (lambda: elementwise.get(Affine), TypeError, r"got <class.*Call the class\."),

@@ -4,19 +4,55 @@ import inspect
 
 from tfp_flows.elementwise.affine import Affine
 from tfp_flows.elementwise.base import ElementwiseMap
+from tfp_flows.elementwise.bernstein import Bernstein
+from tfp_flows.elementwise.circular_spline import CircularRationalQuadraticSpline
+from tfp_flows.elementwise.composed import Composed, affine_rational_quadratic_spline
+from tfp_flows.elementwise.linear_spline import LinearSpline
+from tfp_flows.elementwise.logistic_mixture import LogisticMixtureCDF
+from tfp_flows.elementwise.monotone_network import MonotoneNetwork
+from tfp_flows.elementwise.one_way import OneWayMap
+from tfp_flows.elementwise.quadratic_spline import QuadraticSpline
 from tfp_flows.elementwise.shift import Shift
 from tfp_flows.elementwise.spline import RationalQuadraticSpline
 
-__all__ = ["Affine", "ElementwiseMap", "RationalQuadraticSpline", "Shift", "get"]
+__all__ = [
+    "Affine",
+    "Bernstein",
+    "CircularRationalQuadraticSpline",
+    "Composed",
+    "ElementwiseMap",
+    "LinearSpline",
+    "LogisticMixtureCDF",
+    "MonotoneNetwork",
+    "OneWayMap",
+    "QuadraticSpline",
+    "RationalQuadraticSpline",
+    "Shift",
+    "get",
+]
 
-_MAPS = {"shift": Shift, "affine": Affine, "rational_quadratic_spline": RationalQuadraticSpline}
+_MAPS = {
+    "shift": Shift,
+    "affine": Affine,
+    "rational_quadratic_spline": RationalQuadraticSpline,
+    "affine_rational_quadratic_spline": affine_rational_quadratic_spline,
+    "circular_rational_quadratic_spline": CircularRationalQuadraticSpline,
+    "quadratic_spline": QuadraticSpline,
+    "linear_spline": LinearSpline,
+    "bernstein": Bernstein,
+    "logistic_mixture_cdf": LogisticMixtureCDF,
+    "monotone_network": MonotoneNetwork,
+}
 
 
 def get(identifier, **kwargs):
     """Returns the elementwise map of the given name, or the given map itself.
 
     Args:
-      identifier: "shift", "affine", "rational_quadratic_spline", or an `ElementwiseMap`.
+      identifier: an `ElementwiseMap`, or the name of one: "shift", "affine",
+        "rational_quadratic_spline", "affine_rational_quadratic_spline" (it can move as well as
+        bend), "circular_rational_quadratic_spline" (angles), "quadratic_spline",
+        "linear_spline", "bernstein", "logistic_mixture_cdf" or "monotone_network".
       **kwargs: arguments of the map's constructor, as `num_bins=16`; only with a name.
 
     Returns:
