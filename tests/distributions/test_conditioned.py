@@ -162,7 +162,7 @@ def test_recipes_take_the_context_by_itself(flow, tmp_path):
 def test_labels_that_are_no_vectors(flow):
     model = FlowModel(flow)
     labels = np.array([0, 1, 2, 1, 0])
-    with pytest.raises(ValueError, match=r"got \[5\]. One-hot integer labels: tf.one_hot\(labels, 3"):
+    with pytest.raises(ValueError, match="One-hot integer labels: tf.one_hot.labels, 3"):
         model.log_prob(X, labels)
     with pytest.raises(ValueError, match=r"got \[5\].*n=\[2, 5\] gives 2 samples of each"):
         model.sample(2, context=C)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from tfp_flows._checks import integer
 from tfp_flows.bijectors import FlowBijector
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.modes import training_mode
@@ -30,18 +31,14 @@ class Density:
         Raises:
           TypeError, ValueError: for data that do not fit, or that hold NaN.
         """
-        self._check_initialized("log_prob")
-        x, context, _ = arrays(x, context, None, self._example, batched=False)
-        if context is None:
-            x, context, _ = unpack(x, self._example)
-        x, context = tf.convert_to_tensor(x), as_context(context, self._example)
+        x, context = self._data("log_prob", x, context)
         batch = x.shape[: x.shape.rank - self._example.event_shape.rank] if x.shape.rank else []
         if 0 in batch:  # oneDNN's fused convolution gives no rows a wrong shape (TF 2.21).
             return tf.zeros(batch, self._example.dtype)
         function = self._function("log_prob", self._log_prob_of_data, x.shape.rank, context)
         return function(x, context)
 
-    def sample(self, n=(), *, seed=None, context=None, temperature=1.0):
+    def sample(self, n=(), *, seed=None, context=None, temperature=1.0, quantized=False):
         """Draws samples.
 
         Args:
@@ -50,9 +47,11 @@ class Density:
           context: `[..., context_size]`: its batch shape must broadcast with `n`.
           temperature: `> 0`; the latent's deviation from the base's mean is multiplied by it.
             Below 1 gives more typical samples.
+          quantized: whether a model that dequantizes gives integers, as its data are: samples are
+            cut down to the level that they lie in.
 
         Returns:
-          Tensor `[*n, *event_shape]`.
+          Tensor `[*n, *event_shape]`, of integers if `quantized`.
         """
         self._check_initialized("sample")
         known = tf.get_static_value(tf.convert_to_tensor(temperature))
@@ -69,6 +68,8 @@ class Density:
             raise ValueError(self._road.no_mean)
         sample = self._function("sample", self._road.sample, shape.shape[0], context)
         samples = sample(shape, stateless_seed(seed), context, temperature)
+        if quantized:
+            samples = self._quantized(samples)
         return tf.ensure_shape(
             samples, [None] * shape.shape[0] + self._example.event_shape.as_list()
         )
@@ -95,7 +96,140 @@ class Density:
         samples = tf.ensure_shape(samples, batch + self._example.event_shape.as_list())
         return samples, tf.ensure_shape(log_prob, batch)
 
+    def inverse(self, x, context=None):
+        """The latents of data: the points of the base distribution that `forward` maps to them.
+
+        Args:
+          x, context: as `log_prob`.
+
+        Returns:
+          Tensor `[..., *event_shape]`, or of the shape of the base's events; latents of all scales.
+        """
+        x, context = self._data("inverse", x, context)
+        function = self._function("inverse", self._latents, x.shape.rank, context)
+        return function(x, context)
+
+    def forward(self, z, context=None):
+        """The data that latents give; `inverse` of them gives the latents back.
+
+        Args:
+          z: `[..., *event_shape]`, or of the shape of the base's events.
+          context: `[..., context_size]`, broadcast over the batch, for a conditional flow.
+
+        Returns:
+          Tensor `[..., *event_shape]`, continuous, in the data's units.
+        """
+        self._check_initialized("forward")
+        z = tf.convert_to_tensor(z, self._example.dtype)
+        event = self._road.base.event_shape
+        if z.shape.rank < event.rank or not z.shape[z.shape.rank - event.rank :] == event:
+            raise ValueError(
+                f"{self._example.title}.forward: expected latents of shape "
+                f"{contexts.text(event.as_list())}, got {z.shape.as_list()}."
+            )
+        check_context(context, self._example)
+        context = as_context(context, self._example)
+        return self._function("forward", self._road.forward, z.shape.rank, context)(z, context)
+
+    def interpolate(self, a, b, n, *, context=None, spherical=True):
+        """Data on the way from `a` to `b` through the latent space.
+
+            straight:   z(t) = (1 - t) z_a + t z_b
+            spherical:  z(t) = (sin((1 - t) w) z_a + sin(t w) z_b) / sin(w),  w the angle between
+
+        Normal latents of D entries lie near the sphere of radius sqrt(D), which a straight way
+        leaves: half-way its points are as improbable as those of a low temperature are probable.
+
+        Args:
+          a, b: data, as in `log_prob`, of equal shapes.
+          n: `int >= 2`, number of points, the ends among them.
+          context: as in `log_prob`, the same all the way.
+          spherical: whether the way is along a sphere (default), or straight.
+
+        Returns:
+          Tensor `[n, ..., *event_shape]`, continuous, in the data's units.
+
+        References: T. White, Sampling generative networks, 2016, arXiv:1609.04468, section 3.
+        """
+        n = integer(n, "n", f"{self._example.title}.interpolate", least=2)
+        start, end = self.inverse(a, context), self.inverse(b, context)
+        if start.shape != end.shape:
+            raise ValueError(
+                f"{self._example.title}.interpolate: expected two ends of equal shape, got "
+                f"latents of {start.shape.as_list()} and {end.shape.as_list()}."
+            )
+        t = tf.reshape(tf.linspace(tf.zeros([], start.dtype), 1.0, n), [n] + [1] * start.shape.rank)
+        near, far = 1.0 - t, t
+        if spherical:
+            axes = list(range(-self._road.base_ndims, 0))
+            unit = [tf.math.l2_normalize(z, axis=axes) for z in (start, end)]
+            cosine = tf.reduce_sum(unit[0] * unit[1], axis=axes, keepdims=True)
+            angle = tf.acos(tf.clip_by_value(cosine, -1.0, 1.0))
+            sine = tf.sin(angle)
+            # Ends in one direction, or in opposite ones, have no plane between them: straight.
+            flat = sine < 1e-4
+            safe = tf.where(flat, tf.ones_like(sine), sine)
+            near = tf.where(flat, near, tf.sin(near * angle) / safe)
+            far = tf.where(flat, far, tf.sin(far * angle) / safe)
+        return self.forward(near * start + far * end, context)
+
+    def rareness(self, x, context=None, *, reference=None, num_samples=1000, seed=0):
+        """How unusual rows are: the share of reference rows that are less probable.
+
+            rareness(x) = (1 + #{r: log p(r) <= log p(x)}) / (1 + number of r)
+
+        Near 0 for an outlier, uniform on (0, 1] for rows from the distribution of the reference.
+        A density depends on the units of the data, and so does this rank: what is rare in one
+        parameterization need not be in another. Points of a high density far from all data (a
+        constant image) are not rare by this measure.
+
+        Args:
+          x, context: as `log_prob`.
+          reference: held-out data, and their contexts if there are any as a pair `(data,
+            contexts)`. Default: samples of the model itself, under one `context` row for all.
+          num_samples: number of these samples.
+          seed: seeds them.
+
+        Returns:
+          Tensor of the batch shape.
+        """
+        if reference is None:
+            one = contexts.each(
+                lambda c, shape: tf.reshape(tf.convert_to_tensor(c), [-1, *shape])[:1],
+                context,
+                self._example.context_shapes,
+            )
+            _, scores = self.sample_and_log_prob(num_samples, seed=seed, context=one)
+        else:
+            pair = reference if isinstance(reference, tuple) else (reference, None)
+            scores = self.log_prob(*pair)
+        scores = tf.sort(tf.reshape(scores, [-1]))
+        below = tf.searchsorted(scores, tf.reshape(self.log_prob(x, context), [-1]), side="right")
+        rank = (1 + below) / (1 + tf.size(scores))
+        batch = tf.convert_to_tensor(x).shape[: -self._road.event_ndims or None]
+        return tf.reshape(tf.cast(rank, self._example.dtype), batch)
+
     # --- Inside. ---
+
+    def _data(self, method, x, context):
+        """Data and their context as tensors, checked."""
+        self._check_initialized(method)
+        x, context, _ = arrays(x, context, None, self._example, batched=False)
+        if context is None:
+            x, context, _ = unpack(x, self._example)
+        return tf.convert_to_tensor(x), as_context(context, self._example)
+
+    def _latents(self, x, context):
+        return self._road.inverse(self._prepare(x), context)
+
+    def _quantized(self, samples):
+        dequantization = self._example.dequantization
+        if dequantization is None:
+            raise ValueError(
+                f"{self._example.title}.sample: quantized=True is for a model with a "
+                "dequantization; the data of this one are continuous."
+            )
+        return dequantization.quantize(samples)
 
     def _uninitialized(self):
         """The parts whose data-dependent initialisation has not happened yet."""
