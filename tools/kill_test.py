@@ -235,6 +235,7 @@ def kill_writers(args):
                 halves += not whole
                 if args.what == "export":
                     shutil.rmtree(path)
+            print(f"kill {number + 1}: {found} files found, {halves} half", flush=True)
         if args.what == "save":
             model.save(folder / "m.keras")
         elif args.what == "save_weights":
