@@ -19,7 +19,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 # Part -> the parts that it imports, as measured: another arrow is to be drawn here first. Helpers
 # of the top level (`_files`) import nothing, and are free to all.
-HELPERS = {"_arguments", "_checks", "_files", "_keras"}
+HELPERS = {"_arguments", "_checks", "_files", "_private"}
 ARROWS = {
     "version": set(),
     "_requirements": set(),
@@ -105,6 +105,14 @@ def test_nothing_of_keras_2(path):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [getattr(node, "module", None)] + [alias.name for alias in node.names]
             assert not any(name and name.split(".")[0] == "tf_keras" for name in names), path
+
+
+def test_private_names_have_one_door():
+    """An upgrade of TensorFlow or Keras has one file to read."""
+    for path in SOURCES:
+        if path.name != "_private.py":
+            text = path.read_text()
+            assert "tensorflow.python" not in text and "from keras.src" not in text, path
 
 
 def public():

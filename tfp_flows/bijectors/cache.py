@@ -4,10 +4,9 @@ import weakref
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python import pywrap_tfe
-from tensorflow.python.framework.auto_control_deps_utils import get_read_write_resource_inputs
 from tensorflow_probability.python.internal import cache_util
 
+from tfp_flows import _private
 from tfp_flows.bijectors.modes import in_training_mode
 
 # Graph -> how many of its operations were looked at, and how many there were at the last
@@ -82,19 +81,14 @@ class FreshCache(cache_util.BijectorCacheWithGreedyAttrs):
 
     def _is_on_every_tape(self, attributes, context):
         """Whether a gradient can flow through an entry to all that it was computed from."""
-        if pywrap_tfe.TFE_Py_TapeSetIsEmpty():
+        if _private.no_tape():
             return True
         argument, result = (ref() for ref in attributes["computed"])
         sources = [t for t in (argument, context) if tf.is_tensor(t)]
-        # 0: on no tape, 1: on one, 2: on several.
-        needed = max(map(_tapes, sources), default=0)
+        needed = max(map(_private.tapes_of, sources), default=0)
         if self.bijector.trainable_variables:
             needed = max(needed, 1)  # A tape sees a variable when it is read.
-        return needed <= _tapes(attributes["ildj"] if result is None else result)
-
-
-def _tapes(tensor):
-    return pywrap_tfe.TFE_Py_TapeSetPossibleGradientTypes([tensor])
+        return needed <= _private.tapes_of(attributes["ildj"] if result is None else result)
 
 
 def _copy_if_mutable(context):
@@ -114,8 +108,7 @@ def _last_assignment(graph):
         for n, operation in enumerate(operations[seen:], start=seen + 1):
             kind = operation.type
             if kind.startswith(("Assign", "Resource")) or kind.endswith(("Call", "While", "If")):
-                writes = get_read_write_resource_inputs(operation)[1]
-                last = n if len(writes) else last
+                last = n if _private.writes_variables(operation) else last
         _assignments[graph] = len(operations), last
     return last
 

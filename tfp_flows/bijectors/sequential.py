@@ -25,7 +25,8 @@ import functools
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import record
+
+from tfp_flows._private import record
 
 
 class Plan:

@@ -3,8 +3,8 @@
 import abc
 
 import tensorflow as tf
-from tensorflow.python.eager import record
 
+from tfp_flows._private import record
 from tfp_flows.elementwise._arguments import number, positive_integer, positive_number
 from tfp_flows.elementwise.base import ElementwiseMap
 

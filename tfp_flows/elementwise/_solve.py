@@ -2,7 +2,8 @@
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import record
+
+from tfp_flows._private import record
 
 # A step of Newton's method that does not halve the one before gives way to a bisection. So every
 # second step at least halves the bracket or the step, and this many take a bracket of 1e6 below

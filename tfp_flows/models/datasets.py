@@ -5,8 +5,8 @@ import math
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.distribute.input_lib import DistributedDataset
 
+from tfp_flows._private import DistributedDataset
 from tfp_flows.models import replicas
 from tfp_flows.models.inputs import is_arrays
 

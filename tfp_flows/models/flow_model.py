@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows import _arguments
+from tfp_flows import _arguments, _private
 from tfp_flows.bijectors.modes import data_dependent_initialization
 from tfp_flows.bijectors.road import Road
 from tfp_flows.models import datasets, replicas
@@ -184,7 +184,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                 f"'{wanted}' or 'mixed_bfloat16', got '{policy.name}'."
             )
         for layer in self.conditioners:
-            for part in layer._flatten_layers():
+            for part in _private.layers_of(layer):
                 part.dtype_policy = policy
         # All that was traced is of the old policy.
         self.train_function = self.test_function = self.predict_function = None

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from tfp_flows import _private
+
 
 def use_fused_update(optimizer):
     """Makes a `keras.optimizers.Adam` update each variable by one TensorFlow kernel.
@@ -15,8 +17,7 @@ def use_fused_update(optimizer):
     """
     if type(optimizer) is keras.optimizers.Adam and not optimizer.amsgrad:
         update = _FusedUpdate(optimizer)
-        optimizer.update_step = update.update_step
-        optimizer._distributed_tf_update_step = update.update_all
+        _private.replace_update(optimizer, update.update_step, update.update_all)
 
 
 class _FusedUpdate:
@@ -30,7 +31,7 @@ class _FusedUpdate:
         """Keras's loop over the variables, all of which share the powers of the betas."""
         self._factors = {}
         try:
-            keras.optimizers.Adam._distributed_tf_update_step(self._optimizer, *args)
+            _private.update_all(self._optimizer, *args)
         finally:
             self._factors = None  # Of this step alone: a graph may hold several.
 
@@ -41,7 +42,7 @@ class _FusedUpdate:
             keras.optimizers.Adam.update_step(optimizer, gradient, variable, learning_rate)
             return
         dtype = variable.dtype
-        index = optimizer._get_variable_index(variable)
+        mean, square = _private.moments_of(optimizer, variable)
         factors = {} if self._factors is None else self._factors
         if dtype not in factors:
             step = tf.cast(optimizer.iterations + 1, dtype)
@@ -57,8 +58,8 @@ class _FusedUpdate:
             }
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=optimizer._momentums[index].value.handle,
-            v=optimizer._velocities[index].value.handle,
+            m=mean.handle,
+            v=square.handle,
             grad=tf.cast(gradient, dtype),
             **factors[dtype],
         )

@@ -5,7 +5,7 @@ import os
 import keras
 import tensorflow_probability as tfp
 
-from tfp_flows import _keras
+from tfp_flows import _private
 from tfp_flows._files import written_whole
 from tfp_flows.export import export
 from tfp_flows.models.variables import layout_of
@@ -61,7 +61,7 @@ class Persistence:
             written_whole(filepath, owner="FlowModel.save", overwrite=overwrite) as partial,
             open(partial, "wb") as file,
         ):
-            _keras.write_archive(self, file)
+            _private.write_archive(self, file)
 
     def save_weights(self, filepath, overwrite=True, **kwargs):
         """`keras.Model.save_weights`, also before the model was ever called.
@@ -81,7 +81,7 @@ class Persistence:
             overwrite=overwrite,
             room=sum(4096 + v.value.shape.num_elements() * v.value.dtype.size for v in held),
         ) as partial:
-            _keras.write_weights(self, partial, **kwargs)
+            _private.write_weights(self, partial, **kwargs)
 
     def load_weights(self, filepath, skip_mismatch=False, **kwargs):
         """`keras.Model.load_weights`, also before the model was ever called.

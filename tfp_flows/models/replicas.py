@@ -5,13 +5,11 @@ uneven batch, an empty replica or a clipped gradient gives other weights than on
 without a word. Here everything that a step divides by or clips is a sum over the global batch.
 """
 
-import contextlib
-
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows import bijectors
+from tfp_flows import _private, bijectors
 
 _SUPPORTED = (
     tf.distribute.OneDeviceStrategy,
@@ -60,7 +58,7 @@ def _name(strategy):
 
 def check_optimizer(strategy, optimizer, distribution, jit_compile, title):
     """Refuses what cannot be made to give one device's result on several replicas."""
-    own = getattr(optimizer, "_distribution_strategy", strategy)
+    own = _private.strategy_of(optimizer, strategy)
     if own is not strategy:
         raise ValueError(
             f"{title}: the optimizer '{optimizer.name}' was made under {_name(own)}, the model "
@@ -87,7 +85,7 @@ def check_optimizer(strategy, optimizer, distribution, jit_compile, title):
             f"{title}: LossScaleOptimizer (float16) is not supported on {count} replicas. Use "
             "mixed_bfloat16, which needs no loss scaling."
         )
-    if not hasattr(optimizer, "_all_reduce_sum_gradients"):
+    if not _private.can_leave_out_reduction(optimizer):
         raise ValueError(
             f"{title}: Keras {keras.__version__}'s optimizers cannot be told that gradients are "
             f"summed over the {count} replicas already. Install keras>=3.12,<3.16."
@@ -137,25 +135,14 @@ def apply_summed(optimizer, gradients, variables):
     if optimizer_replicas(optimizer) == 1:
         optimizer.apply_gradients(pairs)
         return
-    with _without_reduction(optimizer):
+    with _private.without_reduction(optimizer):
         optimizer.apply_gradients(pairs)
 
 
 def optimizer_replicas(optimizer):
     """Number of replicas that an optimizer was made for."""
-    strategy = getattr(optimizer, "_distribution_strategy", None)
+    strategy = _private.strategy_of(optimizer)
     return 1 if strategy is None else strategy.num_replicas_in_sync
-
-
-@contextlib.contextmanager
-def _without_reduction(optimizer):
-    # The replicas' threads come by here in turn, and meet inside `apply`: the last one of them
-    # leaves after all have passed.
-    optimizer._all_reduce_sum_gradients = list
-    try:
-        yield
-    finally:
-        vars(optimizer).pop("_all_reduce_sum_gradients", None)
 
 
 # --- Workers: processes of their own. ---
@@ -176,8 +163,7 @@ def worker_index(strategy):
     """Number of this process among them; 0 is the chief."""
     if num_workers(strategy) == 1:
         return 0
-    # Its resolver's `task_id` is 0 for the chief and for the first worker (TF 2.21).
-    return strategy.extended._id_in_cluster
+    return _private.worker_of(strategy)
 
 
 def sum_over_workers(strategy):

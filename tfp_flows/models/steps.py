@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfp_flows import _private
 from tfp_flows.bijectors import BatchNorm
 from tfp_flows.models import replicas
 from tfp_flows.models.diagnosis import (
@@ -62,9 +63,7 @@ class Steps:
         x = self._checked(x, nan=False)  # NaN makes the loss NaN, which is checked.
         counts = replicas.of_each_replica(tf.shape(x)[0])
         rows = tf.cast(tf.reduce_sum(counts), self.distribution.dtype)
-        # The steps themselves: `iterations` counts the updates by accumulated gradients.
-        steps = getattr(self.optimizer, "inner_optimizer", self.optimizer)._iterations
-        x = self._prepare(x, "train", steps, counts)
+        x = self._prepare(x, "train", _private.steps_of(self.optimizer), counts)
         variables = self.trainable_variables
         busy = tf.cast(tf.math.count_nonzero(counts), rows.dtype)
 

@@ -13,7 +13,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows import _keras
+from tfp_flows import _private
 from tfp_flows.saving.messages import shortened
 
 # Of lists in lists, in the description or between its parts. Compositions of a hundred steps are
@@ -47,7 +47,7 @@ def of_weights(size):
     def make(next_creator, **kwargs):
         nonlocal left
         value = kwargs.get("initial_value")
-        shape = _keras.shape_of_new(value) if callable(value) else getattr(value, "shape", ())
+        shape = _private.shape_of_new(value) if callable(value) else getattr(value, "shape", ())
         left -= 4 * math.prod(n or 0 for n in shape or ())
         if left < 0:
             raise ValueError(

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows import _keras
+from tfp_flows import _private
 from tfp_flows.saving.messages import shortened
 
 _LAYOUT, _DIGESTS = "layout", "digests"
@@ -45,12 +45,12 @@ def store_checks(model, store):
     """Puts the layout of a model, and the digests of its weights, into the model's own store."""
     store[_LAYOUT] = _as_array(model._layout())
     # One that records is the walk below. Of a file that is cut into shards no store sees it all.
-    if type(store) is _keras.WeightsStore:
+    if type(store) is _private.WeightsStore:
         lines = []
-        _keras.visit_weights(
+        _private.visit_weights(
             model,
             lambda path, value: lines.append(f"{_digest(path, _as_numpy(value))} {path}"),
-            _keras.prefix_of(store),
+            _private.prefix_of(store),
         )
         store[_DIGESTS] = _as_array(lines)
 
@@ -159,7 +159,7 @@ def check_model(file, model, prefix="", skip=()):
         raise ValueError("the file holds no weights of a FlowModel.")
     compare_layout(_text(found, own), model)
     wanted = {}
-    _keras.visit_weights(
+    _private.visit_weights(
         model, lambda path, value: wanted.setdefault(path, tuple(np.shape(value))), prefix, skip
     )
     in_file, here = _by_group(found), _by_group(wanted)
@@ -204,11 +204,11 @@ def compare_layout(found, model):
 
 def check_store(model, store):
     """As `check_bytes` and `check_model`, for what Keras gives to a model that it loads."""
-    if type(store) is not _keras.WeightsStore:
+    if type(store) is not _private.WeightsStore:
         if _LAYOUT not in set(store.keys()):
             raise ValueError("the file holds no weights of a FlowModel.")
         return compare_layout(_lines(np.asarray(store[_LAYOUT])), model)
-    prefix = _keras.prefix_of(store)
+    prefix = _private.prefix_of(store)
     check_bytes(store.h5_file, prefix)
     return check_model(store.h5_file, model, prefix)
 
