@@ -22,8 +22,8 @@ def rates(flow):
         (lambda: flows.real_nvp([4], num_couplings=4, hidden_units=(8, 2048)), 1 / 4),
         (lambda: flows.real_nvp([4], hidden_units=(512,), rate=0.5), 0.5),
         (lambda: flows.real_nvp([4, 4, 1]), 1.0),
-        # 4 couplings of 16 blocks, 64 wide
-        (lambda: flows.real_nvp([2, 2, 1], num_scales=1, filters=64, num_blocks=16), 1 / 2),
+        # 4 couplings of 3 blocks, 256 wide
+        (lambda: flows.real_nvp([2, 2, 1], num_scales=1, filters=256, num_blocks=3), 1 / 3),
         # 16 couplings, the last of them 4 * 64 wide
         (lambda: flows.real_nvp([8, 8, 1], num_scales=3, filters=64, num_blocks=1), 1 / 2),
         (lambda: flows.maf([4]), 1.0),
