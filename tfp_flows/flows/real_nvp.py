@@ -72,7 +72,7 @@ def real_nvp(
       name: name of the distribution.
       **elementwise_kwargs: for a named map, e.g. `num_bins=8` or `log_scale="exp"`. An affine
         one's `rate` falls with depth and width by default (see `elementwise.Affine`): below 1
-        beyond 8 couplings of 256 units, or as many inputs of their last layers in all.
+        beyond 8 couplings of 256 units; for images the pairs of residual blocks count.
 
     Returns:
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
@@ -115,7 +115,9 @@ def real_nvp(
             rate = bounded_rate(sizes["num_couplings"], inputs)
         else:  # 6 couplings a scale and 4 at the last one, whose networks are the widest
             scales = sizes["num_scales"]
-            rate = bounded_rate(6 * scales - 2, sizes["filters"] * 2 ** (scales - 1))
+            # Each residual block adds a step to what all later ones and the last layer are given.
+            blocks = sizes["num_blocks"] * (sizes["num_blocks"] + 1) // 2
+            rate = bounded_rate((6 * scales - 2) * blocks, sizes["filters"] * 2 ** (scales - 1))
         # As the paper has it: from data to latent it scales, then shifts.
         elementwise_kwargs = {"shift_first": True, "rate": rate, **elementwise_kwargs}
     elementwise = elementwise_of(real_nvp, elementwise, elementwise_kwargs)
