@@ -163,6 +163,7 @@ def _x(entry):
         ("log_prob", {"x": X, "context": [["a" * 6000], *[[""]] * 6000]}, 413, ""),
         ("log_prob", {"x": X * 3, "context": C * 2}, 400, "expected 1 or 3"),
         ("log_prob", {"x": X * 17, "context": C}, 413, "at most 16"),
+        ("log_prob", {"x": [[]] * 300, "context": C}, 413, "more than the 16 rows"),
         ("log_prob", b" " * 30000, 413, "larger than 20000 bytes"),
         ("bits_per_dim", {"x": X, "context": C}, 404, "this export has no 'bits_per_dim'"),
         ("inverse", {"x": X}, 400, "'context' is missing"),
