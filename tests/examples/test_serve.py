@@ -402,7 +402,9 @@ def _answers(serve, model, requests, **limits):
         await asyncio.sleep(0)  # All of them are in the queue then.
         serving = asyncio.ensure_future(batcher.serve())
         try:
-            return await asyncio.gather(*tasks, return_exceptions=True), batcher.batches
+            # A request that is never answered would hold up the suite.
+            found = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
+            return found, batcher.batches
         finally:
             serving.cancel()
 
