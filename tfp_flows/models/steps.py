@@ -1,6 +1,7 @@
 """The steps of `fit`, `evaluate` and `predict`, on any number of replicas."""
 
 import contextlib
+import weakref
 
 import keras
 import numpy as np
@@ -343,18 +344,26 @@ class Steps:
           error: class of the exception.
         """
 
-        def report(*arguments):
-            message = explain(*arguments)
-            if message is None:
-                return np.float32(1.0)
-            self._fault = error(message)
-            raise self._fault
+        # TensorFlow 2.21 keeps every py_function on the default graph, for as long as the process
+        # lives: one that held the model, as `explain` does, would keep it as long. The model itself
+        # holds `explain`; as a plain list, for Keras would track it.
+        if "_explanations" not in vars(self):
+            object.__setattr__(self, "_explanations", [])
 
-        return tf.cond(
-            good,
-            lambda: tf.ones([]),
-            lambda: tf.ensure_shape(tf.py_function(report, arguments, tf.float32), []),
-        )
+        def fail():
+            model, number = weakref.ref(self), len(self._explanations)
+            self._explanations.append(explain)
+
+            def report(*arguments):
+                message = model()._explanations[number](*arguments)
+                if message is None:
+                    return np.float32(1.0)
+                model()._fault = error(message)
+                raise model()._fault
+
+            return tf.ensure_shape(tf.py_function(report, arguments, tf.float32), [])
+
+        return tf.cond(good, lambda: tf.ones([]), fail)
 
     @contextlib.contextmanager
     def _explained(self):
