@@ -1,7 +1,7 @@
 """Private names of Keras and TensorFlow that this package uses, each with what for.
 
-An upgrade has this one file to read (and `bijectors/stock.py`, `bijectors/cache.py` for TFP). All of
-them are as here from Keras 3.12 to 3.15 and in TensorFlow 2.20 and 2.21.
+An upgrade has this one file to read (and `bijectors/stock.py`, `bijectors/cache.py` for TFP). All
+are as here from Keras 3.12 to 3.15 and in TensorFlow 2.20 and 2.21.
 """
 
 import contextlib

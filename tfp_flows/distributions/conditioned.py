@@ -9,7 +9,7 @@ from tfp_flows.bijectors.road import Road, title_of
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
-class Conditioned(tfd.Distribution):
+class Conditioned(tfp.distributions.Distribution):
     """A conditional distribution given its context: what `condition` returns.
 
         log p(x | c)            for every context c of a batch of them
