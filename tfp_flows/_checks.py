@@ -48,6 +48,20 @@ def positive_integers(values, name, title):
     return tuple(integer(value, name, title, least=1) for value in values)
 
 
+def number(value, name, title):
+    """`value` as a `float`, if it is a real number, and neither `True` nor `False`.
+
+    Raises:
+      TypeError: if it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"{title}: {name} must be a number, got {value!r} of type {type(value).__name__}. "
+            "Give a float."
+        )
+    return float(value)
+
+
 def positive_number(value, name, title):
     """`value` as a `float`, if it is a finite number above 0.
 
@@ -55,15 +69,23 @@ def positive_number(value, name, title):
       TypeError: if it is no real number, or is `True` or `False`.
       ValueError: if it is not above 0, or not finite.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"{title}: {name} must be a number > 0, got {value!r} of type {type(value).__name__}. "
-            "Give a float."
-        )
-    if not 0.0 < value < math.inf:
-        bound = "finite" if value > 0.0 else "> 0"
-        raise ValueError(f"{title}: {name} must be {bound}, got {value!r}.")
-    return float(value)
+    found = number(value, name, title)
+    if not 0.0 < found < math.inf:
+        raise ValueError(f"{title}: {name} must be positive and finite, got {value!r}.")
+    return found
+
+
+def fraction(value, name, title):
+    """`value` as a `float`, if it lies between 0 and 1.
+
+    Raises:
+      TypeError: if it is no real number.
+      ValueError: if it lies elsewhere.
+    """
+    found = number(value, name, title)
+    if not 0.0 < found < 1.0:
+        raise ValueError(f"{title}: {name} must lie in (0, 1), got {value!r}.")
+    return found
 
 
 def one_of(value, choices, name, title):

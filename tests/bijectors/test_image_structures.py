@@ -135,6 +135,35 @@ def test_conv1x1_rotation_is_uniform():
     assert abs(np.mean(np.square(first)) - 0.5) < 0.1
 
 
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: bijectors.ActNorm(2, log_scale=np.ones(1)), "log_scale must have the shape"),
+        (lambda: bijectors.ActNorm(2, shift=np.ones([2, 1])), "shift must have the shape"),
+        (lambda: bijectors.BatchNorm(2, variance=np.ones(1)), "variance must have the shape"),
+        (
+            lambda: bijectors.InvertibleConv1x1(
+                2, lu=np.eye(3), log_scale=np.zeros(2), sign=np.ones(2), permutation=[0, 1]
+            ),
+            "lu must have the shape",
+        ),
+    ],
+)
+def test_variables_of_another_shape(make, message):
+    """They would broadcast, and a log-det miss what they scale."""
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("size", [2.0, True, "2"])
+@pytest.mark.parametrize(
+    "kind", [bijectors.ActNorm, bijectors.BatchNorm, bijectors.InvertibleConv1x1]
+)
+def test_sizes_that_are_no_integers(kind, size):
+    with pytest.raises(TypeError, match=f"{kind.__name__} '.*': size must be an integer >= 1"):
+        kind(size)
+
+
 def test_conv1x1_arguments():
     with pytest.raises(ValueError, match="InvertibleConv1x1 'c': size must be an integer >= 1"):
         bijectors.InvertibleConv1x1(0, name="c")

@@ -314,7 +314,7 @@ def test_affine_stays_bounded():
     "call, error, message",
     [
         (lambda: Affine("tan"), ValueError, "one of 'tanh', 'exp', 'sigmoid', got 'tan'"),
-        (lambda: Affine(cap=0.0), ValueError, r"cap must be positive and finite, got 0\.0.*exp"),
+        (lambda: Affine(cap=0.0), ValueError, r"cap must be positive and finite, got 0\.0"),
         (lambda: Affine(cap=float("inf")), ValueError, "positive and finite, got inf"),
         (lambda: Affine(cap=float("nan")), ValueError, "positive and finite, got nan"),
         (lambda: Affine(rate=0.0), ValueError, "rate must be positive and finite, got 0.0"),

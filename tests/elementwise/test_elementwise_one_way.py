@@ -259,15 +259,27 @@ def test_monotone_network_is_its_formula():
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (lambda: Bernstein(degree=0), ValueError, "Bernstein: degree must be at least 1, got 0"),
-        (lambda: Bernstein(degree=2.5), TypeError, r"degree must be an integer, got 2\.5"),
+        (
+            lambda: Bernstein(degree=0),
+            ValueError,
+            "Bernstein: degree must be an integer >= 1, got 0",
+        ),
+        (lambda: Bernstein(degree=2.5), TypeError, r"degree must be an integer >= 1, got 2\.5"),
         (lambda: Bernstein(bound=-1), ValueError, "bound must be positive and finite, got -1"),
         (lambda: Bernstein(cap="3"), TypeError, "cap must be a number, got '3'"),
         (lambda: Bernstein(closed="both"), ValueError, "one of 'forward', 'inverse', got 'both'"),
-        (lambda: LogisticMixtureCDF(1), ValueError, "num_components must be at least 2, got 1"),
+        (
+            lambda: LogisticMixtureCDF(1),
+            ValueError,
+            "num_components must be an integer >= 2, got 1",
+        ),
         (lambda: LogisticMixtureCDF(cap=0.0), ValueError, "LogisticMixtureCDF: cap must be posi"),
         (lambda: LogisticMixtureCDF(min_slope=1), ValueError, r"lie in \(0, 1\), got 1"),
-        (lambda: MonotoneNetwork(num_units=0), ValueError, "num_units must be at least 1, got 0"),
+        (
+            lambda: MonotoneNetwork(num_units=0),
+            ValueError,
+            "num_units must be an integer >= 1, got 0",
+        ),
         (lambda: MonotoneNetwork(num_layers=None), TypeError, "MonotoneNetwork: num_layers must"),
         (lambda: OneWayMap(), TypeError, "abstract"),
     ],

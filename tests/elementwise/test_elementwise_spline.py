@@ -248,8 +248,8 @@ def test_extreme_parameters():
 @pytest.mark.parametrize(
     "kwargs, error, message",
     [
-        ({"num_bins": 8.0}, TypeError, r"num_bins must be an integer, got 8\.0"),
-        ({"num_bins": 1}, ValueError, "num_bins must be at least 2, got 1"),
+        ({"num_bins": 8.0}, TypeError, r"num_bins must be an integer >= 2, got 8\.0"),
+        ({"num_bins": 1}, ValueError, "num_bins must be an integer >= 2, got 1"),
         ({"bound": 0}, ValueError, "bound must be positive and finite, got 0"),
         ({"bound": float("inf")}, ValueError, "bound must be positive and finite, got inf"),
         ({"bound": "3"}, TypeError, "bound must be a number, got '3'"),

@@ -37,7 +37,7 @@ class Coupling(FlowBijector):
       conditioner: Keras 3 layer (see `tfp_flows.conditioners`); built here if it was not.
       mask: boolean array of the event shape, `[D]` or `[H, W, C]`, `True` where an entry
         passes through (see `tfp_flows.masks`).
-      elementwise: `"shift"`, `"affine"`, `"rational_quadratic_spline"` or an
+      elementwise: name of a map of `elementwise.get` (default `"affine"`), or an
         `elementwise.ElementwiseMap`.
       context_size: what context the conditioner takes. Default: its own `context_size`.
       name, **kwargs: as `FlowBijector`.

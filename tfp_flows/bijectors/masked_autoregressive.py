@@ -39,7 +39,7 @@ class MaskedAutoregressive(FlowBijector):
     Args:
       conditioner: `conditioners.MADE(D, elementwise.num_parameters, ...)` or another
         autoregressive Keras 3 layer; built here if it was not.
-      elementwise: `"shift"`, `"affine"` (default), `"rational_quadratic_spline"` or an
+      elementwise: name of a map of `elementwise.get` (default `"affine"`), or an
         `elementwise.ElementwiseMap`.
       size: `int >= 1`, the number D of entries. Default: `conditioner.size`.
       context_size: what context the conditioner takes. Default: its own `context_size`.

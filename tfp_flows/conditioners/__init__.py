@@ -2,9 +2,8 @@
 
 Any Keras layer will do in their place, but take care in half precision on a CPU. Under
 `mixed_bfloat16` the bias of a stock `Dense` or convolution has a wrong gradient there: Keras
-adds it by `tf.nn.bias_add`, whose gradient TensorFlow sums in bfloat16 (Keras 3.15, TF 2.21: 38
-and 41% off in a network of two `Dense` layers and 4,096 rows, in eager mode and in a
-`tf.function`). Use these layers, which add it otherwise, or compile by XLA
+adds it by `tf.nn.bias_add`, whose gradient TensorFlow sums in bfloat16 (Keras 3.15, TF 2.21), which
+is far off for thousands of rows. Use these layers, which add it otherwise, or compile by XLA
 (`compile(..., jit_compile=True)`), which sums in float32.
 """
 

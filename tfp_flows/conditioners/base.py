@@ -22,9 +22,8 @@ def add_bias(x, bias):
     """Adds a bias to the last axis, or the context's share of one, broadcast.
 
     The rows of its gradient must not be summed in half precision, which TF 2.21 does on a CPU in
-    bfloat16 for `tf.nn.bias_add` (80% off for 4,096 rows), but in float16 for a plain sum (69%
-    off). In float32 oneDNN makes the gradient of `bias_add` a part of the convolution's filter
-    gradient, which slows that down by a tenth.
+    bfloat16 for `tf.nn.bias_add`, but in float16 for a plain sum. In float32 oneDNN makes the
+    gradient of `bias_add` a part of the convolution's filter gradient, which slows that down.
     """
     if x.dtype == tf.float16 and len(bias.shape) == 1:
         return tf.nn.bias_add(x, tf.convert_to_tensor(bias))

@@ -24,7 +24,7 @@ class Convolution(Conditioner):
 
     `k` is `kernel_size`, `c` the context (the same at every pixel). Everything starts at zero.
     `keras.layers.Conv2D` would do, but that its bias has a wrong gradient in bfloat16 on a CPU
-    (Keras 3.15, TF 2.21: 40 to 80% off, unless it is compiled by XLA or fused by oneDNN).
+    (Keras 3.15, TF 2.21), unless it is compiled by XLA or fused by oneDNN.
 
     Shapes: `x` is `[batch, H, W, C]`, the context `[batch, context_size]` (or
     `[1, context_size]` for all rows), the output `[batch, H, W, output_filters]`.

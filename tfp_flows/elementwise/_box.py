@@ -4,8 +4,8 @@ import abc
 
 import tensorflow as tf
 
+from tfp_flows._checks import integer, number, positive_number
 from tfp_flows._private import record
-from tfp_flows.elementwise._arguments import number, positive_integer, positive_number
 from tfp_flows.elementwise.base import ElementwiseMap
 
 # Knots are sums of rounded bin sizes. In float32 a smaller share of [-B, B] than this could
@@ -22,8 +22,8 @@ class BoxSpline(ElementwiseMap):
 
     def __init__(self, num_bins, bound, *, least_bins=2):
         name = type(self).__name__
-        self.num_bins = positive_integer(name, "num_bins", num_bins, least_bins)
-        self.bound = positive_number(name, "bound", bound)
+        self.num_bins = integer(num_bins, "num_bins", name, least=least_bins)
+        self.bound = positive_number(bound, "bound", name)
 
     def _least_share(self, what, value):
         """The checked least size of a bin."""

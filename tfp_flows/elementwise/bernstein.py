@@ -5,7 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
-from tfp_flows.elementwise._arguments import positive_integer, positive_number
+from tfp_flows._checks import positive_integer, positive_number
 from tfp_flows.elementwise._box import sums_of
 from tfp_flows.elementwise.one_way import OneWayMap
 
@@ -63,9 +63,9 @@ class Bernstein(OneWayMap):
     def __init__(self, degree=16, bound=4.0, cap=3.0, closed="inverse"):
         super().__init__(closed)
         name = type(self).__name__
-        self.degree = positive_integer(name, "degree", degree)
-        self.bound = positive_number(name, "bound", bound)
-        self.cap = positive_number(name, "cap", cap)
+        self.degree = positive_integer(degree, "degree", name)
+        self.bound = positive_number(bound, "bound", name)
+        self.cap = positive_number(cap, "cap", name)
 
     @property
     def num_parameters(self):

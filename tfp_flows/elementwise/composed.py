@@ -134,19 +134,20 @@ def affine_rational_quadratic_spline(
     log_scale="tanh",
     cap=3.0,
     shift_first=False,
+    rate=1.0,
 ):
     """A spline in the units of the latents, then an affine map: a spline that can move.
 
     Args:
       num_bins, bound, min_bin_width, min_bin_height, min_slope: of `RationalQuadraticSpline`.
-      log_scale, cap, shift_first: of `Affine`.
+      log_scale, cap, shift_first, rate: of `Affine`.
 
     Returns:
       `Composed([Affine(...), RationalQuadraticSpline(...)])`, with 3 * num_bins + 1 parameters.
     """
     return Composed(
         [
-            Affine(log_scale, cap, shift_first),
+            Affine(log_scale, cap, shift_first, rate),
             RationalQuadraticSpline(num_bins, bound, min_bin_width, min_bin_height, min_slope),
         ]
     )

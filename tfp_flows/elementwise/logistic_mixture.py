@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfp_flows.elementwise._arguments import least_slope, positive_integer, positive_number
+from tfp_flows._checks import fraction, integer, positive_number
 from tfp_flows.elementwise._log_odds import mixture_log_odds, parting_factors, with_identity
 from tfp_flows.elementwise.one_way import OneWayMap
 
@@ -63,9 +63,9 @@ class LogisticMixtureCDF(OneWayMap):
     def __init__(self, num_components=8, cap=3.0, min_slope=1e-3, closed="inverse"):
         super().__init__(closed)
         name = type(self).__name__
-        self.num_components = positive_integer(name, "num_components", num_components, least=2)
-        self.cap = positive_number(name, "cap", cap)
-        self.min_slope = least_slope(name, min_slope)
+        self.num_components = integer(num_components, "num_components", name, least=2)
+        self.cap = positive_number(cap, "cap", name)
+        self.min_slope = fraction(min_slope, "min_slope", name)
 
     @property
     def num_parameters(self):

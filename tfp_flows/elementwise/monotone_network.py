@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.elementwise._arguments import least_slope, positive_integer, positive_number
+from tfp_flows._checks import fraction, positive_integer, positive_number
 from tfp_flows.elementwise._log_odds import mixture_log_odds, parting_factors, with_identity
 from tfp_flows.elementwise.one_way import OneWayMap
 
@@ -65,10 +65,10 @@ class MonotoneNetwork(OneWayMap):
     def __init__(self, num_units=4, num_layers=2, cap=3.0, min_slope=1e-3, closed="inverse"):
         super().__init__(closed)
         name = type(self).__name__
-        self.num_units = positive_integer(name, "num_units", num_units)
-        self.num_layers = positive_integer(name, "num_layers", num_layers)
-        self.cap = positive_number(name, "cap", cap)
-        self.min_slope = least_slope(name, min_slope)
+        self.num_units = positive_integer(num_units, "num_units", name)
+        self.num_layers = positive_integer(num_layers, "num_layers", name)
+        self.cap = positive_number(cap, "cap", name)
+        self.min_slope = fraction(min_slope, "min_slope", name)
 
     @property
     def num_parameters(self):

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfp_flows.elementwise._arguments import least_slope
+from tfp_flows._checks import fraction
 from tfp_flows.elementwise._box import BoxSpline, bin_of, exponentials, select, sums_of
 
 
@@ -66,7 +66,7 @@ class QuadraticSpline(BoxSpline):
     def __init__(self, num_bins=8, bound=3.0, min_bin_width=1e-3, min_slope=1e-3):
         super().__init__(num_bins, bound, least_bins=3)
         self.min_bin_width = self._least_share("min_bin_width", min_bin_width)
-        self.min_slope = least_slope(type(self).__name__, min_slope)
+        self.min_slope = fraction(min_slope, "min_slope", type(self).__name__)
 
     @property
     def num_parameters(self):

@@ -5,7 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
-from tfp_flows.elementwise._arguments import least_slope
+from tfp_flows._checks import fraction
 from tfp_flows.elementwise._box import BoxSpline, bin_of, exponentials, select, sums_of
 
 
@@ -41,9 +41,7 @@ class RationalQuadraticSpline(BoxSpline):
     and gradients are finite for every finite argument, at knots and at -B and B too. A round
     trip errs by a few roundings of B times what the map magnifies; from raw parameters drawn
     with deviation 2, slopes fall to 1e-6, and float32 loses all but one digit there. The
-    bin is counted, and its knots and slopes are sums over ones and zeros: the fastest on CPU in
-    graph mode and under XLA beside `tf.gather`, chains of selections and
-    `tfb.RationalQuadraticSpline`.
+    bin is counted, and its knots and slopes are sums over ones and zeros.
 
     Args:
       num_bins: `int >= 2`, the number K of bins.
@@ -81,7 +79,7 @@ class RationalQuadraticSpline(BoxSpline):
         super().__init__(num_bins, bound)
         self.min_bin_width = self._least_share("min_bin_width", min_bin_width)
         self.min_bin_height = self._least_share("min_bin_height", min_bin_height)
-        self.min_slope = least_slope(type(self).__name__, min_slope)
+        self.min_slope = fraction(min_slope, "min_slope", type(self).__name__)
         # softplus(offset) = 1 - min_slope
         self._slope_offset = math.log(math.expm1(1.0 - self.min_slope))
 

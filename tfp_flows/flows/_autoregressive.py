@@ -5,6 +5,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners
 from tfp_flows.flows._parts import (
+    WITH_RATE,
     SeedStream,
     bounded_rate,
     elementwise_of,
@@ -47,7 +48,7 @@ def autoregressive_flow(
     """Builds `num_layers` of `bijector`, each around a `MADE` of its own, for `recipe`."""
     shape = event_of(event_shape, (1, 3), recipe.__name__)
     positive(recipe.__name__, num_layers=num_layers)
-    if elementwise == "affine":
+    if elementwise in WITH_RATE:
         rate = bounded_rate(num_layers, last_width(int(np.prod(shape)), hidden_units))
         elementwise_kwargs = {"rate": rate, **elementwise_kwargs}
     elementwise = elementwise_of(recipe, elementwise, elementwise_kwargs)

@@ -100,6 +100,8 @@ def elementwise_of(recipe, elementwise, kwargs):
         ) from None
 
 
+# Elementwise maps, by name, that have the `rate` of an affine part.
+WITH_RATE = ("affine", "affine_rational_quadratic_spline")
 # `real_nvp` with its default 8 couplings of 256 units trains at Adam's 3e-3 as it is.
 _FAN_IN_OF_ALL = 2048
 

@@ -36,8 +36,8 @@ def maf(
       num_layers: `int >= 1`.
       hidden_units: widths of each MADE's hidden layers, at least `D - 1` or dependencies are
         lost, with a warning.
-      elementwise: `"affine"`, `"shift"`, `"rational_quadratic_spline"` or an
-        `elementwise.ElementwiseMap`.
+      elementwise: name of a map of `elementwise.get` (`"affine"` by default;
+        `"affine_rational_quadratic_spline"`, ...), or an `elementwise.ElementwiseMap`.
       order: of the entries. `"reversed"` (default): left to right and right to left in turn;
         `"random"`: left to right in the layer next to the data, then a random order each;
         `"same"`: left to right in all.

@@ -5,6 +5,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners, masks
 from tfp_flows.flows._parts import (
+    WITH_RATE,
     SeedStream,
     bounded_rate,
     elementwise_of,
@@ -60,8 +61,9 @@ def real_nvp(
       num_scales: images only: `int >= 1`, default 2.
       num_blocks: images only: residual blocks of each coupling's network, default 2.
       filters: images only: its width, default 32.
-      elementwise: `"affine"` (by name it is the paper's, with `shift_first=True`), `"shift"`,
-        `"rational_quadratic_spline"` or an `elementwise.ElementwiseMap`.
+      elementwise: name of a map of `elementwise.get` (`"affine"` by default, as the paper has it,
+        with `shift_first=True`; `"affine_rational_quadratic_spline"`, ...), or an
+        `elementwise.ElementwiseMap`.
       actnorm: whether an `ActNorm` follows each coupling. Default: for images. It stands in for
         the paper's batch normalization, and wants `FlowModel.initialize` or `fit`.
       base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
@@ -109,7 +111,7 @@ def real_nvp(
     )
     mask = sizes.pop("mask", None)
     positive("real_nvp", **sizes)
-    if elementwise == "affine":
+    if elementwise in WITH_RATE:
         if len(shape) == 1:
             inputs = last_width(shape[0], sizes["hidden_units"])
             rate = bounded_rate(sizes["num_couplings"], inputs)

@@ -208,12 +208,18 @@ class Persistence:
             forward(z)                       -> x
             inverse(x)                       -> z
             sample(n, seed, temperature)     -> samples [n, *event_shape]
+            sample_and_log_prob(n, seed)     -> samples, and log_prob [n]
 
         A conditional model's take a `context` as well, `[batch or 1, context_size]`. `n` is an
         int32 scalar, `seed` a pair of int32, `temperature` defaults to 1 where the loader knows
         defaults (Python's does for `loaded.sample(n, seed)`, not for its signature). The same
         seed gives the same samples. A model that dequantizes takes int32 in `log_prob`, and has
         `log_prob_dequantized` for floating data. `assets.extra/manifest.json` describes it all.
+
+        What `tf.saved_model.load` returns has to be kept while its functions are used:
+        `tf.saved_model.load(path).log_prob(x)` in one expression fails. A row with NaN scores NaN,
+        and does not raise as the model does: a served batch holds the rows of several requests,
+        which one bad row must not take down.
 
         The directory is written under another name beside it and renamed when it is complete.
 
