@@ -105,7 +105,7 @@ def for_part(context, shapes, extra):
     return each(same_everywhere, context, shapes)
 
 
-def check(context, shapes, title, *, required, ignored):
+def check(context, shapes, title, *, required, ignored, shapes_too=True):
     """Raises unless a context is there, and of the shapes that a part takes, batch apart.
 
     Args:
@@ -113,6 +113,7 @@ def check(context, shapes, title, *, required, ignored):
       shapes: those that the part takes, or `None`.
       title: who asks.
       required, ignored: what to do about a context that is missing, or that nobody takes.
+      shapes_too: whether its shapes are compared.
     """
     if context is None and shapes is None:
         return
@@ -122,6 +123,8 @@ def check(context, shapes, title, *, required, ignored):
         )
     if shapes is None:
         raise ValueError(f"{title}: got a context{ignored}")
+    if not shapes_too:
+        return
     if isinstance(context, dict) != isinstance(shapes, dict) or (
         isinstance(shapes, dict) and set(context) != set(shapes)
     ):

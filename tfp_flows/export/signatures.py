@@ -4,7 +4,6 @@ import inspect
 
 import tensorflow as tf
 
-from tfp_flows.bijectors import context as contexts
 from tfp_flows.preprocessing import bits_per_dim
 
 
@@ -21,6 +20,8 @@ class ServedFlow(tf.Module):
     def __init__(self, model):
         super().__init__(name="served_flow")
         self.flow_variables = list(model.distribution.variables)
+        if model._embedding is not None:
+            self.flow_variables += [v.value for v in model._embedding.layer.variables]
         self.signatures_of = {}
         for name, function in _Signatures(model).functions():
             setattr(self, name, function)
@@ -41,6 +42,7 @@ class _Signatures:
         self.z = tf.TensorSpec([None, *self.road.base.event_shape], dtype, "z")
         self.n, self.seed = tf.TensorSpec([], tf.int32, "n"), tf.TensorSpec([2], tf.int32, "seed")
         self.temperature = tf.TensorSpec([], dtype, "temperature")
+        self.contexts, self.by_name = _contexts_of(model)
         # One graph of the density and of the way to the data, which several signatures call.
         self.density = tf.function(model._log_prob, autograph=False)
         self.to_data = tf.function(self.road.forward, autograph=False)
@@ -111,24 +113,28 @@ class _Signatures:
     def _checked(self, value, context, spec):
         """Shape checks at run time: of a signature's shapes TensorFlow checks none by itself."""
         value = tf.ensure_shape(value, spec.shape, name=f"shape_of_{spec.name}")
-        return value, self._one_row_or(tf.shape(value)[0], context)
+        return value, self._checked_context(tf.shape(value)[0], context)
 
     def _checked_draw(self, n, seed, context):
         check = tf.debugging.assert_positive(n, message="n must be at least 1")
         with tf.control_dependencies([check]):
             n = tf.identity(n)
-        return tf.reshape(n, [1]), tf.ensure_shape(seed, [2]), self._one_row_or(n, context)
+        return tf.reshape(n, [1]), tf.ensure_shape(seed, [2]), self._checked_context(n, context)
 
-    def _one_row_or(self, n, context):
-        def check_one(tensor, shape):
-            tensor = tf.ensure_shape(tensor, [None, *shape], name="shape_of_context")
+    def _checked_context(self, n, context):
+        def check_one(tensor, spec):
+            tensor = tf.ensure_shape(tensor, spec.shape, name="shape_of_context")
             rows = tf.shape(tensor)[0]
             message = "context must have one row, or as many as the batch"
             check = tf.debugging.Assert((rows == 1) | (rows == n), [message, rows, n])
             with tf.control_dependencies([check]):
                 return tf.identity(tensor)
 
-        return contexts.each(check_one, context, self.example.context_shapes)
+        if context is None:
+            return None
+        checked = {name: check_one(context[name], spec) for name, spec in self.contexts.items()}
+        context = checked if self.by_name else checked["context"]
+        return self.model._embedded(context)
 
     def _samples(self, samples):
         return tf.ensure_shape(samples, [None, *self.example.event_shape])
@@ -139,20 +145,15 @@ class _Signatures:
         Several contexts are several arguments. The names are what callers of the loaded export
         see.
         """
-        shapes, dtype = self.example.context_shapes, self.example.dtype
-        named = shapes if isinstance(shapes, dict) else {"context": shapes} if shapes else {}
-        specs = [tf.TensorSpec([None, *shape], dtype, name) for name, shape in named.items()]
-        first, last = len(before), len(before) + len(named)
+        first, last = len(before), len(before) + len(self.contexts)
 
         def call(*arguments):
-            context = dict(zip(named, arguments[first:last], strict=True)) or None
-            if context and not isinstance(shapes, dict):
-                context = context["context"]
+            context = dict(zip(self.contexts, arguments[first:last], strict=True)) or None
             return method(*arguments[:first], context, *arguments[last:])
 
-        specs = [*before, *specs, *after]
+        specs = [*before, *self.contexts.values(), *after]
         # The default reaches every loader but Python's, which takes it of `loaded.sample` alone.
-        defaults = {"temperature": tf.ones([], dtype)}
+        defaults = {"temperature": tf.ones([], self.example.dtype)}
         call.__signature__ = inspect.Signature(
             [
                 inspect.Parameter(
@@ -165,3 +166,24 @@ class _Signatures:
         )
         call.__name__ = method.__name__
         return tf.function(call, input_signature=specs, autograph=False)
+
+
+def _contexts_of(model):
+    """Name -> spec of what the signatures take as context, and whether the names are the user's."""
+    specs, dtype = model._example.context_shapes, model._example.dtype
+    if model._embedding is not None:
+        specs = model._embedding.specs
+        if specs is None:
+            raise ValueError(
+                f"{model._example.title}.export: the shapes of its raw contexts are not known yet. "
+                "Fit the model, or score some rows, first."
+            )
+    by_name = isinstance(specs, dict)
+    if specs is None:
+        return {}, False
+    found = {}
+    for name, spec in (specs if by_name else {"context": specs}).items():
+        if not isinstance(spec, tf.TensorSpec):
+            spec = tf.TensorSpec([None, *spec], dtype)
+        found[name] = tf.TensorSpec(spec.shape, spec.dtype, name)
+    return found, by_name

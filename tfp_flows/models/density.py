@@ -128,7 +128,7 @@ class Density:
                 f"{contexts.text(event.as_list())}, got {z.shape.as_list()}."
             )
         check_context(context, self._example)
-        context = as_context(context, self._example)
+        context = self._embedded(as_context(context, self._example))
         return self._function("forward", self._road.forward, z.shape.rank, context)(z, context)
 
     def interpolate(self, a, b, n, *, context=None, spherical=True):
@@ -217,7 +217,17 @@ class Density:
         x, context, _ = arrays(x, context, None, self._example, batched=False)
         if context is None:
             x, context, _ = unpack(x, self._example)
-        return tf.convert_to_tensor(x), as_context(context, self._example)
+        context = as_context(context, self._example)
+        if self._embedding is not None:
+            context = self._embedded(context)
+        return tf.convert_to_tensor(x), context
+
+    def _embedded(self, context, training=False):
+        """The context of raw conditions, where a network makes one."""
+        if self._embedding is None:
+            return context
+        self._embedding.build(context)
+        return self._embedding(context, training)
 
     def _latents(self, x, context):
         return self._road.inverse(self._prepare(x), context)
@@ -255,7 +265,7 @@ class Density:
         if known is not None and (known < 1).any():
             raise ValueError(f"FlowModel.{method}: n must be at least 1, got {n!r}.")
         check_context(context, self._example)
-        context = as_context(context, self._example)
+        context = self._embedded(as_context(context, self._example))
 
         def check_rows(tensor, event):
             rows = tensor.shape[: tensor.shape.rank - len(event)].as_list()

@@ -95,7 +95,8 @@ def _owner(road, variable):
     """The innermost part that has a variable, after its place from the data to the latent."""
     parts = [road.distribution, *_in_order(road.steps), road.base, *_modules(road.base)]
     found = [n for n, part in enumerate(parts) if any(v is variable for v in part.variables)]
-    return found[-1], parts[found[-1]]
+    # What is none of the distribution's is the context network's, which comes before all of it.
+    return (found[-1], parts[found[-1]]) if found else (-1, None)
 
 
 def _in_order(steps):
@@ -115,7 +116,8 @@ def _modules(part):
 
 
 def _named(variable, owner):
-    return f"the variable '{variable.name}' of {title_of(owner)}"
+    whose = "the context network" if owner is None else title_of(owner)
+    return f"the variable '{variable.name}' of {whose}"
 
 
 def _at_fault(step, given, value, log_det):

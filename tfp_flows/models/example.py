@@ -18,6 +18,7 @@ class Example:
       event_shape: `tf.TensorShape` of one example.
       context_shapes: shapes of its context (see `bijectors.context`), or `None`.
       dequantization: that of integer data, or `None`.
+      raw: whether contexts are given raw, and a network makes of them what the shapes say.
       continuous: whether the distribution is a density of continuous values; `flows.made`, say,
         may be of 0 and 1.
     """
@@ -28,9 +29,10 @@ class Example:
     context_shapes: tuple | dict | None
     dequantization: object
     continuous: bool
+    raw: bool = False
 
     @classmethod
-    def of(cls, distribution, context_shapes, dequantization, title):
+    def of(cls, distribution, context_shapes, dequantization, title, *, raw=False):
         """That of a distribution."""
         return cls(
             title,
@@ -39,6 +41,7 @@ class Example:
             context_shapes,
             dequantization,
             distribution.reparameterization_type == tfp.distributions.FULLY_REPARAMETERIZED,
+            raw,
         )
 
     @property

@@ -12,6 +12,7 @@ from tfp_flows.bijectors.road import Road
 from tfp_flows.models import datasets, replicas
 from tfp_flows.models.callbacks import adapted
 from tfp_flows.models.density import Density
+from tfp_flows.models.embedding import Embedding
 from tfp_flows.models.example import Example
 from tfp_flows.models.fused_adam import use_fused_update
 from tfp_flows.models.inputs import (
@@ -52,6 +53,9 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
 
     Args:
       distribution: the distribution, floating dtype; its event shape is that of one example.
+      context_network: Keras layer or model from raw conditions (images, sets, sequences, integer
+        labels through an `Embedding`) to the context that the distribution takes; trained with
+        it. Contexts are then given raw everywhere, with one batch axis.
       dequantization: `preprocessing.UniformDequantization` to train on integer data (images):
         fresh noise every step, the same for the same seed. Default: the data are continuous.
       bits_per_dim: whether to report bits/dim beside nats. Default: for image events `[H, W,
@@ -84,7 +88,15 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         if "__init__" in vars(cls):
             cls.__init__ = _arguments.remembering(cls.__init__)
 
-    def __init__(self, distribution, *, dequantization=None, bits_per_dim=None, name=None):
+    def __init__(
+        self,
+        distribution,
+        *,
+        context_network=None,
+        dequantization=None,
+        bits_per_dim=None,
+        name=None,
+    ):
         if not isinstance(distribution, tfd.Distribution):
             raise TypeError(
                 f"FlowModel: expected a tfd.Distribution, got {type(distribution).__name__}. Wrap "
@@ -116,12 +128,17 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         object.__setattr__(self, "_road", Road(distribution))
         object.__setattr__(self, "_actnorms", actnorms_of(distribution))
         shapes = self._road.context_shapes
-        example = Example.of(distribution, shapes, dequantization, title)
+        raw = context_network is not None
+        example = Example.of(distribution, shapes, dequantization, title, raw=raw)
         object.__setattr__(self, "_example", example)
+        embedding = Embedding(context_network, example) if raw else None
+        object.__setattr__(self, "_embedding", embedding)
         self.conditioners = conditioners_of(distribution)
         self.other_variables = TensorFlowVariables(
             raw_variables_of(distribution, self.conditioners), dtype.name
         )
+        if raw:
+            self.context_network = context_network  # Keras sees its variables.
         if bits_per_dim is None:
             bits_per_dim = distribution.event_shape.rank == 3
         # In float64: a float32 mean of many batches drifts.
@@ -216,6 +233,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         x = tf.convert_to_tensor(x)
         if training and self.dequantization is not None and not x.dtype.is_floating:
             x = tf.cast(self.dequantization(x, seed=stateless_seed(None)), self.distribution.dtype)
+        context = self._embedded(context, training)
         return self._log_prob(self._prepare(x), context, training)
 
     def stateless_call(self, trainable_variables, non_trainable_variables, *args, **kwargs):
@@ -330,6 +348,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
             )
         x, y, kwargs["sample_weight"] = self._arrays(x, y, kwargs.get("sample_weight"))
         warn_of_discrete(x, self._example)
+        self._build_embedding(x, y)
         if kwargs.get("validation_data") is not None:
             validation = keras.utils.unpack_x_y_sample_weight(kwargs["validation_data"])
             validation = self._arrays(*validation)
@@ -376,7 +395,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         strategy = self.distribute_strategy
         reduce_sum = replicas.sum_over_workers(strategy)
         with strategy.scope(), data_dependent_initialization(reduce_sum):
-            self._log_prob(x, context)
+            self._log_prob(x, self._embedded(context))
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         """`keras.Model.train_on_batch`, for a model that is initialised."""
@@ -455,6 +474,18 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
             f"FlowModel '{self.name}': the distribution '{self.distribution.name}' has nothing to "
             f"train: {reason}"
         )
+
+    def _build_embedding(self, x, y):
+        """Makes the context network's variables before a step is traced, without drawing data."""
+        if self._embedding is None:
+            return
+        data = x if y is None else (x, y)
+        if hasattr(x, "element_spec"):
+            data = x.element_spec
+        elif not is_arrays(x):
+            return  # A generator: the network builds itself from what comes.
+        with self.distribute_strategy.scope():
+            self._embedding.build(unpack(data, self._example)[1])
 
     def _arrays(self, x, context=None, weight=None):
         return arrays(x, context, weight, self._example)

@@ -295,6 +295,7 @@ def check_context(context, example):
         context,
         example.context_shapes,
         example.title,
+        shapes_too=not example.raw or context is None,
         required="Give it to log_prob and sample as `context=`, to fit and evaluate as `y=`, to "
         "predict as `(x, context)`.",
         ignored=" (or `y`), but no part of the distribution takes one: it would be ignored. Leave "
@@ -308,6 +309,8 @@ def as_context(context, example):
     """A context as tensors of the distribution's dtype."""
     if context is None:
         return None
+    if example.raw:
+        return tf.nest.map_structure(lambda c: _as_raw(c, example), context)
 
     def as_tensor(tensor, shape):
         tensor = tf.cast(tensor, example.dtype)
@@ -316,6 +319,11 @@ def as_context(context, example):
         return tf.ensure_shape(tensor, [*batch, *shape])
 
     return contexts.each(as_tensor, context, example.context_shapes)
+
+
+def _as_raw(tensor, example):
+    tensor = tf.convert_to_tensor(tensor)
+    return tf.cast(tensor, example.dtype) if tensor.dtype.is_floating else tensor
 
 
 def arrays(x, context, weight, example, batched=True):

@@ -3,6 +3,7 @@
 import os
 
 import keras
+import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import _private
@@ -148,13 +149,14 @@ class Persistence:
         """
         if self._own_arguments is not None:
             return {"flow": describe(arguments={**self._own_arguments, **self._own_name()})}
+        parts = {"distribution": self.distribution, "dequantization": self.dequantization}
+        if self._embedding is not None:
+            parts["context_network"] = self._embedding.layer
+            parts["raw_contexts"] = _plain(self._embedding.specs)
         return {
             "name": self.name,
             "bits_per_dim": self.reports_bits_per_dim,
-            "flow": describe(
-                distribution=self.distribution,
-                dequantization=self.dequantization,
-            ),
+            "flow": describe(**parts),
         }
 
     def _own_name(self):
@@ -172,7 +174,13 @@ class Persistence:
             return cls(**parts["arguments"])
         if not isinstance(parts.get("distribution"), tfd.Distribution):
             raise ValueError("FlowModel: the file is damaged: it describes no distribution.")
-        return cls(parts["distribution"], dequantization=parts.get("dequantization"), **config)
+        network = parts.get("context_network")
+        if network is not None:
+            config["context_network"] = network
+        model = cls(parts["distribution"], dequantization=parts.get("dequantization"), **config)
+        if network is not None and parts.get("raw_contexts") is not None:
+            model._embedding.build(_specs(parts["raw_contexts"]))
+        return model
 
     def get_compile_config(self):
         """The arguments of `compile`, for `keras.saving`."""
@@ -259,3 +267,16 @@ def _is_compile_config(config):
         and type(steps) is int
         and steps > 0
     )
+
+
+def _plain(specs):
+    """The shapes and dtypes of raw contexts as a file keeps them."""
+    if isinstance(specs, dict):
+        return {name: _plain(spec) for name, spec in specs.items()}
+    return None if specs is None else (tuple(specs.shape[1:].as_list()), specs.dtype.name)
+
+
+def _specs(plain):
+    if isinstance(plain, dict):
+        return {name: _specs(spec) for name, spec in plain.items()}
+    return tf.TensorSpec([None, *plain[0]], plain[1])

@@ -103,7 +103,7 @@ class Steps:
         """One step of `predict`: log-probabilities in nats."""
         x, context, _ = unpack(data, self._example)
         x = self._prepare(self._checked(x))
-        compute = self._compiled(self._log_prob)
+        compute = self._compiled(lambda x, c: self._log_prob(x, self._embedded(c)))
         return self._unless_empty(x, lambda: compute(x, context))
 
     def _squares(self, gradients, dtype):
@@ -161,7 +161,7 @@ class Steps:
 
     def _total(self, x, context, weight, training=False):
         """Sum of the (weighted) negative log-likelihoods of a batch."""
-        nll = -self._log_prob(x, context, training)
+        nll = -self._log_prob(x, self._embedded(context, training), training)
         if weight is None:
             return tf.reduce_sum(nll)
         weight = tf.cast(weight, nll.dtype)
@@ -281,7 +281,10 @@ class Steps:
         pairs = zip(self.trainable_variables, gradients, strict=True)
         there = [v for v, g in pairs if g is not None]
 
-        def explain(losses, squares, number, x, *context):
+        def packed(flat):
+            return tf.nest.pack_sequence_as(context, flat) if flat else None
+
+        def explain(losses, squares, number, x, *flat):
             bad = np.flatnonzero(~np.isfinite(losses.numpy()))
             number = int(number)
             if not len(bad):  # All see the same sums: the first replica of each process says it.
@@ -291,7 +294,7 @@ class Steps:
                 what, (found, remedy) = "gradient", explain_gradients(self._road, of)
             elif number in bad:
                 what = "loss"
-                found, remedy = explain_nonfinite(self._road, x, self._packed(context))
+                found, remedy = explain_nonfinite(self._road, x, self._embedded(packed(flat)))
             elif (bad // local == number // local).any():
                 return None  # Another replica of this process says it.
             else:
@@ -307,15 +310,9 @@ class Steps:
         finite = tf.reduce_all(tf.math.is_finite(tf.concat([losses, squares], axis=0)))
         return self._require(finite, explain, arguments, FloatingPointError)
 
-    def _packed(self, flat):
-        shapes = self._example.context_shapes
-        if not flat or not isinstance(shapes, dict):
-            return flat[0] if flat else None
-        return tf.nest.pack_sequence_as(dict.fromkeys(shapes), flat)
-
     def _check_sound(self):
         """Refuses what updates by finite gradients have made infinite, or NaN."""
-        found = spoilt_variable(self._road, self.distribution.trainable_variables)
+        found = spoilt_variable(self._road, [v.value for v in self.trainable_variables])
         for v in self.optimizer.variables:
             if not found and not np.isfinite(v.numpy()).all():
                 found = f"the variable '{v.path}' of the optimizer holds values that are not finite"

@@ -74,6 +74,9 @@ def layout_of(model):
     for layer in model.conditioners:
         owner = f"the conditioner of {owners.get(id(layer), 'a part')}"
         lines += [_line(f"{v.name} of {owner}", v) for v in layer.variables]
+    if model._embedding is not None:
+        network = model._embedding.layer
+        lines += [_line(f"{v.name} of the context network", v) for v in network.variables]
     return lines + [_line(v.value.name.split(":")[0], v) for v in model.other_variables.wrapped]
 
 
