@@ -114,7 +114,7 @@ def test_unknown_ranks_are_refused():
 def test_wrong_contexts():
     density = made(context_size=2)
     for context, message in [
-        (None, "context of size 2 is expected, got none"),
+        (None, r"a context of shape \[..., 2\] is required, got none"),
         (tf.ones([8, 1]), r"of shape \[..., 2\], got \[8, 1\]"),
         (tf.ones([]), r"of shape \[..., 2\], got \[\]"),
         (tf.ones([3, 2]), r"broadcasts to \[8\], got \[3\].*one row for all"),

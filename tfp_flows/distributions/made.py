@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, elementwise
 from tfp_flows._checks import one_of
+from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.sequential import Sequential
 
@@ -220,7 +221,7 @@ class MADEDistribution(tfp.distributions.Distribution):
         if batch is None or not x.shape.is_compatible_with(batch + self._event):
             got = "a tensor of unknown rank" if batch is None else x.shape.as_list()
             raise ValueError(
-                f"{self._title()}: expected data of shape {_text(self._event)}, got {got}. "
+                f"{self._title()}: expected data of shape {contexts.text(self._event)}, got {got}. "
                 f"Reshape them, or state it with tf.ensure_shape(x, {[None, *self._event]})."
             )
         return tf.ensure_shape(x, batch + self._event)
@@ -257,32 +258,23 @@ class MADEDistribution(tfp.distributions.Distribution):
 
     def _rows_of_context(self, context, batch):
         """The context as `[rows, context_size]`, one for each event of the batch shape."""
-        size = self.context_size
-        if (context is None) != (size is None):
-            got = "none" if context is None else "one"
-            raise ValueError(
-                f"{self._title()}: a context of size {size} is expected, got {got}. Pass "
-                "`context=` if and only if the layer has a `context_size`."
-            )
+        shapes = contexts.shapes_of(self.context_size, self._title())
+        contexts.check(
+            context,
+            shapes,
+            self._title(),
+            required="Pass `context=`.",
+            ignored=", which it would ignore. Leave it out, or build it with `context_size`.",
+        )
         if context is None:
             return None
         context = tf.cast(tf.convert_to_tensor(context), self.dtype)
-        shape = context.shape
-        if not shape.rank or shape[-1] not in (None, size):
-            got = "a tensor of unknown rank" if shape.rank is None else shape.as_list()
-            raise ValueError(
-                f"{self._title()}: expected a context of shape {_text([size])}, got {got}. Reshape "
-                f"it, or state it with tf.ensure_shape(context, {[None, size]})."
-            )
-        context = tf.ensure_shape(context, shape[:-1] + [size])
+        context = tf.ensure_shape(context, [*context.shape[:-1], *shapes])
         known = tf.get_static_value(batch)
-        if known is not None and not _broadcasts(shape[:-1], known):
-            raise ValueError(
-                f"{self._title()}: expected a context whose batch shape broadcasts to "
-                f"{known.tolist()}, got {shape[:-1].as_list()} (a context of shape "
-                f"{shape.as_list()}). Give one row for all, or one for each event."
-            )
-        return tf.reshape(tf.broadcast_to(context, tf.concat([batch, [size]], 0)), [-1, size])
+        if known is not None:
+            contexts.check_batch(context, shapes, known.tolist(), self._title())
+        rows = tf.broadcast_to(context, tf.concat([batch, shapes], 0))
+        return tf.reshape(rows, [-1, *shapes])
 
     def _sample_control_dependencies(self, x, **kwargs):
         if not self.validate_args or self._output != "bernoulli":
@@ -297,16 +289,6 @@ class MADEDistribution(tfp.distributions.Distribution):
 
     def _title(self):
         return f"MADEDistribution '{self.name}'"
-
-
-def _text(shape):
-    return f"[..., {', '.join(map(str, shape))}]"
-
-
-def _broadcasts(shape, to):
-    """Whether a static shape, perhaps not wholly known, broadcasts to the other one."""
-    pairs = zip(reversed(shape.as_list()), reversed(to), strict=False)
-    return shape.rank <= len(to) and all(m in (None, 1, n) for m, n in pairs)
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
