@@ -117,14 +117,14 @@ def test_wrong_contexts():
         (None, r"a context of shape \[..., 2\] is required, got none"),
         (tf.ones([8, 1]), r"of shape \[..., 2\], got \[8, 1\]"),
         (tf.ones([]), r"of shape \[..., 2\], got \[\]"),
-        (tf.ones([3, 2]), r"broadcasts to \[8\], got \[3\].*one row for all"),
-        (tf.ones([1, 8, 2]), r"broadcasts to \[8\], got \[1, 8\]"),
+        (tf.ones([3, 2]), r"argument.s, \[8\], got \[3\].*ne row for all"),
+        (tf.ones([1, 8, 2]), r"\[8\], got \[1, 8\]"),
     ]:
         with pytest.raises(ValueError, match=message):
             density.log_prob(BITS, context=context)
         with pytest.raises(ValueError, match=message):
             density.sample(8, seed=[0, 1], context=context)
-    with pytest.raises(ValueError, match=r"broadcasts to \[\], got \[8\]"):
+    with pytest.raises(ValueError, match=r"\[\], got \[8\]"):
         density.sample(seed=[0, 1], context=tf.ones([8, 2]))
 
 

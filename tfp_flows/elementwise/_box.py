@@ -28,7 +28,7 @@ class BoxSpline(ElementwiseMap):
     def _least_share(self, what, value):
         """The checked least size of a bin."""
         name = type(self).__name__
-        share = number(name, what, value)
+        share = number(value, what, name)
         if not (share >= _LEAST_SHARE and share * self.num_bins < 1.0):
             raise ValueError(
                 f"{name}: {what} must be at least {_LEAST_SHARE} and num_bins * {what} below "
