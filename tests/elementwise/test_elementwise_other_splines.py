@@ -222,7 +222,7 @@ def test_composed_of_a_users_own_map_comes_back():
         (
             lambda: elementwise.get("affine_rational_quadratic_spline", degree=3),
             TypeError,
-            "takes num_bins, bound, .*shift_first, got degree. 'bernstein' takes degree",
+            "takes num_bins, bound, .*shift_first, rate, got degree. 'bernstein' takes degree",
         ),
     ],
 )
