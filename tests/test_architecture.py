@@ -33,7 +33,7 @@ ARROWS = {
     "distributions": {"bijectors", "elementwise"},
     "flows": {"masks", "elementwise", "bijectors", "conditioners", "distributions"},
     "saving": {"elementwise", "version"},
-    "export": {"bijectors", "preprocessing", "version"},
+    "export": {"preprocessing", "version"},
     "models": {"bijectors", "preprocessing", "saving", "export"},
     "testing": {"bijectors", "models"},
 }

@@ -24,7 +24,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import FlowModel, flows, preprocessing
-from tfp_flows.bijectors.context import context_kwargs
+from tfp_flows.bijectors import context_kwargs
 
 pytest.importorskip("aiohttp")
 SERVER = pathlib.Path(__file__).parents[2] / "examples" / "serve.py"

@@ -37,6 +37,7 @@ def exported(tmp_path_factory):
         "log_prob/log_prob": model.log_prob(x, context),
         "log_prob_dequantized/log_prob": model.log_prob(x.astype(np.float32), context),
         "sample/samples": model.sample(6, seed=(1, 2), context=context),
+        "sample_and_log_prob/samples": model.sample(6, seed=(1, 2), context=context),
     }
     return path, folder, {name: np.asarray(value) for name, value in wanted.items()}
 
@@ -64,6 +65,8 @@ def test_python_with_tensorflow_alone(exported, loader):
         "log_prob/log_prob",
         "log_prob_dequantized/log_prob",
         "sample/samples",
+        "sample_and_log_prob/log_prob",
+        "sample_and_log_prob/samples",
     }
 
 

@@ -167,7 +167,7 @@ def test_bad_input_of_log_prob(x, error, message):
 @pytest.mark.parametrize(
     ("context", "message"),
     [
-        (None, r"the distribution is conditional: a context of shape \[\.\.\., 3\] is required"),
+        (None, r"a context of shape \[\.\.\., 3\] is required, got none. Give it to log_prob and"),
         (C[:, :2], r"expected a context of shape \[\.\.\., 3\], got \[40, 2\]"),
         (
             np.where(np.arange(40)[:, None] == 5, np.nan, C),

@@ -27,6 +27,7 @@ class InverseAutoregressive(MaskedAutoregressive):
     Raises:
       TypeError, ValueError: as `MaskedAutoregressive`.
 
+    >>> import tensorflow as tf
     >>> from tfp_flows import conditioners
     >>> made = conditioners.MADE(4, 2, hidden_units=(16,), context_size=3, seed=0)
     >>> iaf = InverseAutoregressive(made)

@@ -275,7 +275,7 @@ class Density:
                 raise ValueError(
                     f"FlowModel.{method}: expected a context whose batch shape broadcasts to n = "
                     f"{known.tolist()}, got {rows}. Give one row for all, or one for each sample; "
-                    f"n={[*known.tolist(), *rows]} gives {known.tolist()[0]} samples of each row."
+                    f"n={[*known.tolist(), *rows]} gives {int(np.prod(known))} samples of each row."
                 )
 
         if known is not None:

@@ -55,6 +55,7 @@ class Standardize(FlowBijector):
                 f"{mean} and scale {scale}. `Standardize.fit` names the columns at fault."
             )
         super().__init__(event_shape=mean.shape, is_constant_jacobian=True, name=name, **kwargs)
+        self._parameters.update(mean=mean, scale=scale)
         self._mean, self._scale = mean, scale
 
     @classmethod
