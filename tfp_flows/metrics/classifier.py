@@ -58,13 +58,14 @@ def c2st(x, y, *, classifier="mlp", num_folds=5, seed=1):
         )
     selection = optional("sklearn.model_selection", title)
     chosen = _classifier(classifier, x.shape[1], seed, title)
-    center, scale = x.mean(axis=0), x.std(axis=0, ddof=1)
-    if not scale.any() and (x[0] == y).all():
+    constant = (x == x[0]).all(axis=0)
+    if constant.all() and (y == x[0]).all():
         raise ValueError(
             f"{title}: all rows are equal: there is nothing to classify. Look at the samples."
         )
-    # An entry that is constant in x tells x from y if it is another in y, scaled or not.
-    rows = (np.concatenate([x, y]) - center) / np.where(scale > 0.0, scale, 1.0)
+    # What is constant in x has no scale, or one of rounding: it tells x from y without.
+    scale = np.where(constant, 1.0, x.std(axis=0, ddof=1))
+    rows = (np.concatenate([x, y]) - x.mean(axis=0)) / scale
     labels = np.repeat([0, 1], len(x))
     folds = selection.KFold(num_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():

@@ -106,7 +106,7 @@ def _median_distance(pooled, rng, title):
             f"{title}: all rows are equal: no distance gives the kernel's bandwidth. Give "
             "`bandwidth`, or look at the samples."
         )
-    return math.sqrt(np.median(squares))
+    return float(np.median(np.sqrt(squares)))
 
 
 def _kernel(squares, rates):
