@@ -1,6 +1,6 @@
 """Infers the parameters of a simulator, and asks whether the posterior can be trusted.
 
-    python examples/posterior.py                        # under two minutes on two cores
+    python examples/posterior.py                        # a minute or two on two cores
     python examples/posterior.py --simulations 1000
     python examples/posterior.py --observations 10      # all that the published figures are of
 
@@ -125,7 +125,7 @@ class Posterior:
         held_out = len(theta) // 10
         steps = args.epochs * -(-(len(theta) - held_out) // args.batch_size)
         rate = keras.optimizers.schedules.CosineDecay(args.learning_rate, steps)
-        self.model.compile(keras.optimizers.Adam(rate, clipnorm=5.0), jit_compile=True)
+        self.model.compile(keras.optimizers.Adam(rate, clipnorm=5.0))
         theta, x = theta.astype("float32"), self._context(x)
         self.history = self.model.fit(
             theta[held_out:],
