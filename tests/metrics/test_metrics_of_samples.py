@@ -137,6 +137,15 @@ def test_p_values_are_uniform_when_equal_and_small_when_not(arguments):
     assert metrics.mmd(x, y, **arguments).p_value <= 1 / 40
 
 
+def test_equal_figures_count_for_equality():
+    """Whoever is dealt, of two equal samples none is less apart than as they came."""
+    x, _ = samples(8, 1)
+    assert metrics.mmd(x, x, estimator="biased", num_permutations=50).p_value == 1.0
+    bits = np.repeat([[0.0], [1.0]], 6, axis=0)  # Most deals are as even, or less.
+    found = metrics.mmd(bits[::2], bits[1::2], num_permutations=99)
+    assert found.p_value == 1.0
+
+
 def test_mmd_seed_and_order():
     x, y = samples(30, 30)
     first = metrics.mmd(x, y, num_permutations=19, seed=4)
@@ -207,6 +216,8 @@ def test_c2st_of_gaussians():
     assert abs(found.value - scipy.stats.norm.cdf(1.0)) < 3.0 * found.standard_error < 0.05
     equal = metrics.c2st(x, y)
     assert abs(equal.value - 0.5) < 3.0 * equal.standard_error
+    variance = found.value * (1.0 - found.value) / 1200
+    np.testing.assert_allclose(found.standard_error, math.sqrt(variance), rtol=1e-12)
 
 
 def test_c2st_protocol():
@@ -276,7 +287,9 @@ def test_dropped_modes_and_bad_samples_show():
 
 
 def test_equal_rows_are_in_each_others_balls():
-    rows = np.repeat(np.random.default_rng(0).normal(size=(4, 3)) + 1e3, 10, axis=0)
+    rows = np.repeat(np.random.default_rng(0).normal(size=(4, 37)) * 1e3, 10, axis=0)
+    zero = _samples.squared_distances(rows, rows).numpy() == 0.0
+    np.testing.assert_array_equal(zero, np.kron(np.eye(4), np.ones([10, 10])) > 0.0)
     assert metrics.precision_recall(rows, rows) == metrics.PrecisionRecall(1.0, 1.0, 2.0, 1.0)
 
 
