@@ -16,8 +16,8 @@ class SampleScores(keras.callbacks.Callback):
     """A Keras callback that compares a model's samples with held-out rows, epoch by epoch.
 
     Its figures are in the epoch's logs beside the loss, under the metrics' names, so that
-    `CSVLogger`, `EarlyStopping(monitor="mmd")`, `ModelCheckpoint` and the `History` have them, if
-    they come after it in the list. Of an `Estimate` the value is logged, of another dataclass
+    `CSVLogger`, `EarlyStopping(monitor="mmd", mode="min")`, `ModelCheckpoint` and the `History`
+    have them, if they come after it in the list. Of an `Estimate` the value is logged, of another dataclass
     (`precision_recall`) each field under its own name. Between two scored epochs the last figures
     stand.
 
@@ -30,8 +30,7 @@ class SampleScores(keras.callbacks.Callback):
       num_samples: `int`, how many samples are drawn. Default: as many as held-out rows.
       context: `[num_samples, context_size]` for a conditional flow, such as that of the held-out
         rows: (sample, context) is then not compared with (row, context) but sample with row.
-      seed: `int`, of the samples, the same in all epochs: what moves then is the model. With
-        several workers all draw the same samples, and stop at the same epoch.
+      seed: `int`, of the samples, the same in all epochs: what moves then is the model.
 
     Raises:
       TypeError: if a metric is no function, or returns what is no number.

@@ -39,7 +39,7 @@ def c2st(x, y, *, classifier="mlp", num_folds=5, seed=1):
 
     References:
       Jan-Matthis Lueckmann, Jan Boelts, David Greenberg, Pedro Goncalves, Jakob Macke. Benchmarking
-        Simulation-Based Inference, 2021, arXiv:2101.04653, section 2.4 and appendix.
+        Simulation-Based Inference, 2021, arXiv:2101.04653; its package's settings.
       David Lopez-Paz, Maxime Oquab. Revisiting Classifier Two-Sample Tests, 2017, arXiv:1610.06545.
 
     >>> rng = np.random.default_rng(0)

@@ -61,7 +61,7 @@ def precision_recall(samples, data, *, num_neighbors=5):
       Tuomas Kynkaanniemi, Tero Karras, Samuli Laine, Jaakko Lehtinen, Timo Aila. Improved Precision
         and Recall Metric for Assessing Generative Models, 2019, arXiv:1904.06991, equations 1, 2.
       Muhammad Ferjad Naeem, Seong Joon Oh, Youngjung Uh, Yunjey Choi, Jaejun Yoo. Reliable Fidelity
-        and Diversity Metrics for Generative Models, 2020, arXiv:2002.09797, equations 3 to 6.
+        and Diversity Metrics for Generative Models, 2020, arXiv:2002.09797, section 3.
 
     >>> rng = np.random.default_rng(0)
     >>> data = rng.normal(size=(400, 2)) + 10.0 * rng.integers(0, 2, size=(400, 1))

@@ -38,7 +38,7 @@ def wasserstein(x, y, *, p=1):
 
     References:
       Gabriel Peyre, Marco Cuturi. Computational Optimal Transport, 2019, arXiv:1803.00567,
-        proposition 2.1 (equal weights: an assignment) and remark 2.28 (one dimension: quantiles).
+        proposition 2.1 (equal weights: an assignment) and section 2.6 (one dimension: quantiles).
 
     >>> wasserstein([0.0, 1.0, 3.0], [5.0, 6.0, 8.0])
     5.0
@@ -89,7 +89,7 @@ def sliced_wasserstein(x, y, *, num_projections=500, p=2, seed=0):
 
     References:
       Nicolas Bonneel, Julien Rabin, Gabriel Peyre, Hanspeter Pfister. Sliced and Radon Wasserstein
-        Barycenters of Measures, JMIV 51, 2015, definition 4.
+        Barycenters of Measures, JMIV 51, 2015.
 
     >>> rng = np.random.default_rng(0)
     >>> x = rng.normal(size=(500, 3))
