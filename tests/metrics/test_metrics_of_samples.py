@@ -347,7 +347,11 @@ def test_all_rows_equal(name):
     ("call", "error", "message"),
     [
         (lambda: metrics.mmd(X, X, estimator="u"), ValueError, "mmd: estimator must be one of"),
-        (lambda: metrics.mmd(X, X, bandwidth=0.0), ValueError, "mmd: bandwidth must be > 0, got"),
+        (
+            lambda: metrics.mmd(X, X, bandwidth=0.0),
+            ValueError,
+            "mmd: bandwidth must be .*, got 0.0",
+        ),
         (lambda: metrics.mmd(X, X, scales=2.0), TypeError, "scales must be a sequence of numbers"),
         (lambda: metrics.mmd(X, X, scales=[]), TypeError, "scales must be a sequence of numbers"),
         (lambda: metrics.mmd(X, X, num_permutations=1.5), TypeError, "must be an integer >= 0"),

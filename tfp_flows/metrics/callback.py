@@ -17,9 +17,9 @@ class SampleScores(keras.callbacks.Callback):
 
     Its figures are in the epoch's logs beside the loss, under the metrics' names, so that
     `CSVLogger`, `EarlyStopping(monitor="mmd", mode="min")`, `ModelCheckpoint` and the `History`
-    have them, if they come after it in the list. Of an `Estimate` the value is logged, of another dataclass
-    (`precision_recall`) each field under its own name. Between two scored epochs the last figures
-    stand.
+    have them, if they come after it in the list. Of an `Estimate` the value is logged, of another
+    dataclass (`precision_recall`) each field under its own name. Between two scored epochs the
+    last figures stand.
 
     Args:
       held_out: array or tensor `[n, *event]`, rows that the model does not train on, in the units
