@@ -350,7 +350,7 @@ def test_all_rows_equal(name):
         (
             lambda: metrics.mmd(X, X, bandwidth=0.0),
             ValueError,
-            "mmd: bandwidth must be .*, got 0.0",
+            "bandwidth must be .*, got 0.0",
         ),
         (lambda: metrics.mmd(X, X, scales=2.0), TypeError, "scales must be a sequence of numbers"),
         (lambda: metrics.mmd(X, X, scales=[]), TypeError, "scales must be a sequence of numbers"),
