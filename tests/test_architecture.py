@@ -26,6 +26,7 @@ ARROWS = {
     **{helper: set() for helper in HELPERS},
     "masks": set(),
     "distribute": set(),
+    "metrics": set(),
     "elementwise": set(),
     "conditioners": {"masks"},
     "bijectors": {"masks", "elementwise"},

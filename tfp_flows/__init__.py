@@ -12,6 +12,7 @@ from tfp_flows import (  # noqa: E402  (the check comes first, so that it can ex
     elementwise,
     flows,
     masks,
+    metrics,
     preprocessing,
     testing,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "flows",
     "load",
     "masks",
+    "metrics",
     "preprocessing",
     "testing",
 ]
