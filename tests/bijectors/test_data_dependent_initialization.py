@@ -227,7 +227,7 @@ def test_arguments():
         bijectors.ActNorm(0, name="a")
     with pytest.raises(TypeError, match="size must be an integer >= 1, got 2.5"):
         bijectors.ActNorm(2.5)
-    with pytest.raises(ValueError, match="epsilon must be > 0, got 0"):
+    with pytest.raises(ValueError, match="epsilon must be positive and finite, got 0"):
         bijectors.ActNorm(2, epsilon=0)
 
 

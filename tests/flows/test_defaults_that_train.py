@@ -8,47 +8,54 @@ import tensorflow as tf
 from tfp_flows import FlowModel, bijectors, elementwise, flows
 
 
-def rates(flow):
+def bounds(flow):
     """Of the couplings and autoregressive layers; learned priors of `FactorOut` have none."""
     kinds = bijectors.Coupling, bijectors.MaskedAutoregressive, bijectors.InverseAutoregressive
     parts = [part for part in flow.bijector.submodules if isinstance(part, kinds)]
-    return {part.elementwise.rate for part in parts}
+    (found,) = {(part.elementwise.rate, part.elementwise.cap) for part in parts}
+    return found
 
 
 @pytest.mark.parametrize(
-    "make, wanted",
+    "make, rate, cap",
     [
-        (lambda: flows.real_nvp([4]), 1.0),  # 8 couplings of 256 units
-        (lambda: flows.real_nvp([4], num_couplings=4, hidden_units=(8, 2048)), 1 / 4),
-        (lambda: flows.real_nvp([4], hidden_units=(512,), rate=0.5), 0.5),
-        (lambda: flows.real_nvp([4, 4, 1]), 1.0),
-        # 4 couplings of 3 blocks, 256 wide
-        (lambda: flows.real_nvp([2, 2, 1], num_scales=1, filters=256, num_blocks=3), 1 / 3),
-        # 16 couplings, the last of them 4 * 64 wide
-        (lambda: flows.real_nvp([8, 8, 1], num_scales=3, filters=64, num_blocks=1), 1 / 2),
-        (lambda: flows.maf([4]), 1.0),
-        (lambda: flows.maf([4], hidden_units=()), 1.0),
-        (lambda: flows.maf([4], num_layers=8, hidden_units=(512,)), 1 / 2),
-        (lambda: flows.iaf([4], num_layers=8, hidden_units=(512,)), 1 / 2),
+        (lambda: flows.real_nvp([4]), 1.0, 3.0),  # 8 couplings of 256 units
+        (lambda: flows.real_nvp([4], num_couplings=4, hidden_units=(8, 2048)), 1 / 8, 3.0),
+        (lambda: flows.real_nvp([4], num_couplings=20, hidden_units=(4,)), 1.0, 1.5),
+        (lambda: flows.real_nvp([4], hidden_units=(512,), rate=0.5, cap=2.0), 0.5, 2.0),
+        (lambda: flows.real_nvp([4, 4, 1]), 1.0, 3.0),
+        # 4 couplings of 3 blocks, 512 wide
+        (lambda: flows.real_nvp([2, 2, 1], num_scales=1, filters=512, num_blocks=3), 1 / 6, 3.0),
+        # 16 couplings, the last of them 4 * 128 wide
+        (
+            lambda: flows.real_nvp([8, 8, 1], num_scales=3, filters=128, num_blocks=1),
+            1 / 8,
+            30 / 16,
+        ),
+        (lambda: flows.maf([4]), 1.0, 3.0),
+        (lambda: flows.maf([4], hidden_units=()), 1.0, 3.0),
+        (lambda: flows.maf([4], num_layers=16, hidden_units=(512,)), 1 / 8, 30 / 16),
+        (lambda: flows.iaf([4], num_layers=16, hidden_units=(512,)), 1 / 8, 30 / 16),
         # 4 couplings with kernels of 3x3x128
         (
             lambda: flows.glow([4, 4, 1], num_levels=2, num_steps=2, hidden_filters=128),
-            2048 / (4 * 9 * 128),
+            (2048 / (4 * 9 * 128)) ** 1.5,
+            3.0,
         ),
-        (lambda: flows.glow([4, 4, 1], num_levels=1, num_steps=2, hidden_filters=8), 1.0),
+        (lambda: flows.glow([4, 4, 1], num_levels=1, num_steps=2, hidden_filters=8), 1.0, 3.0),
     ],
 )
-def test_rates(make, wanted):
-    assert rates(make()) == {wanted}
+def test_bounds(make, rate, cap):
+    np.testing.assert_allclose(bounds(make()), (rate, cap))
 
 
-def test_a_map_of_ones_own_keeps_its_rate():
+def test_a_map_of_ones_own_keeps_its_bounds():
     own = elementwise.Affine()
     for flow in (
-        flows.maf([4], num_layers=10, hidden_units=(512,), elementwise=own),
-        flows.glow([4, 4, 1], num_levels=1, num_steps=4, hidden_filters=128, coupling=own),
+        flows.maf([4], num_layers=12, hidden_units=(512,), elementwise=own),
+        flows.glow([4, 4, 1], num_levels=1, num_steps=12, hidden_filters=128, coupling=own),
     ):
-        assert rates(flow) == {1.0}
+        assert bounds(flow) == (1.0, 3.0)
 
 
 def test_a_deep_and_wide_glow_trains():

@@ -43,7 +43,7 @@ class Affine(ElementwiseMap):
         every weight of a network's last layer by the learning rate, all the same way at first, so
         that the parameters move by its fan-in times that, in every layer of the flow at once. A
         rate below 1 keeps what a step does to the whole within bounds; the recipes take
-        `min(1, 2048 / (layers * fan-in))`.
+        `min(1, 2048 / (layers * fan-in))^(3/2)`.
 
     Raises:
       TypeError: if `cap` or `rate` is not a number.

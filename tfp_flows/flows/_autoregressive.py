@@ -7,7 +7,7 @@ from tfp_flows import bijectors, conditioners
 from tfp_flows.flows._parts import (
     WITH_RATE,
     SeedStream,
-    bounded_rate,
+    bounded_by_depth,
     elementwise_of,
     event_of,
     flow_of,
@@ -49,8 +49,8 @@ def autoregressive_flow(
     shape = event_of(event_shape, (1, 3), recipe.__name__)
     positive(recipe.__name__, num_layers=num_layers)
     if elementwise in WITH_RATE:
-        rate = bounded_rate(num_layers, last_width(int(np.prod(shape)), hidden_units))
-        elementwise_kwargs = {"rate": rate, **elementwise_kwargs}
+        fan_in = last_width(int(np.prod(shape)), hidden_units)
+        elementwise_kwargs = {**bounded_by_depth(num_layers, fan_in), **elementwise_kwargs}
     elementwise = elementwise_of(recipe, elementwise, elementwise_kwargs)
     recipe = recipe.__name__
     if order not in _ORDERS:

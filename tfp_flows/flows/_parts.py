@@ -102,22 +102,32 @@ def elementwise_of(recipe, elementwise, kwargs):
 
 # Elementwise maps, by name, that have the `rate` of an affine part.
 WITH_RATE = ("affine", "affine_rational_quadratic_spline")
-# `real_nvp` with its default 8 couplings of 256 units trains at Adam's 3e-3 as it is.
-_FAN_IN_OF_ALL = 2048
+# The recipes' default shapes, of up to 10 layers and 2048 inputs of their last layers in all, train
+# at Adam's 3e-3 as they are.
+_LAYERS_OF_ALL, _FAN_IN_OF_ALL = 10, 2048
 
 
-def bounded_rate(layers, fan_in):
-    """The `rate` of an affine map by which a step of Adam does the same to any flow.
+def bounded_by_depth(layers, fan_in, blocks=1):
+    """The `rate` and `cap` of an affine map by which Adam trains a flow of any depth and width.
 
-    Such a step moves the parameters of one layer by (rate * fan-in * learning rate), and what all
-    layers together do to a row grows with the exponential of the sum over them.
+        rate = min(1, (2048 / (layers * fan-in))^(3/2) / blocks)      cap = 3 min(1, 10 / layers)
+
+    A step of Adam moves the parameters of one layer by (rate * fan-in * learning rate), and what
+    all layers together do to a row grows with the exponential of the sum over them. The cap keeps
+    that sum within what ten layers may reach, for a row far from all others too, which every
+    layer would carry farther.
 
     Args:
       layers: number of affine layers that a row goes through.
       fan_in: inputs of each output of the last layer of their networks; of sizes that are wrong,
         which the networks refuse, nothing is said here.
+      blocks: by how much more the last layer of a residual network is given than of another.
     """
-    return min(1.0, _FAN_IN_OF_ALL / max(1, layers * fan_in))
+    share = _FAN_IN_OF_ALL / max(1, layers * fan_in)
+    return {
+        "rate": min(1.0, share**1.5 / blocks),
+        "cap": 3.0 * min(1.0, _LAYERS_OF_ALL / max(1, layers)),
+    }
 
 
 def last_width(inputs, hidden_units):

@@ -7,7 +7,7 @@ from tfp_flows import bijectors, conditioners, masks
 from tfp_flows import elementwise as elementwise_maps
 from tfp_flows.flows._parts import (
     SeedStream,
-    bounded_rate,
+    bounded_by_depth,
     event_of,
     flow_of,
     layer_policy,
@@ -49,8 +49,8 @@ def glow(
       num_steps: `int >= 1`, steps a level, the paper's K.
       hidden_filters: `int >= 1`, width of each coupling's network (the paper: 512).
       coupling: `"affine"` (default), `"additive"` or an `elementwise.ElementwiseMap`. By name, an
-        affine one has a `rate` that falls with depth and width, so that Adam at its default
-        trains any of them (see `elementwise.Affine`).
+        affine one has a `rate` and a `cap` that fall with depth and width, so that Adam at its
+        default trains any of them (see `elementwise.Affine`).
       log_scale: scale function of an affine coupling: `"tanh"` (bounded, default), `"exp"`
         or `"sigmoid"` (Glow's).
       learned_prior: whether the channels that go on give mean and scale of those factored
@@ -102,7 +102,7 @@ def glow(
         if coupling == "affine":
             kwargs["log_scale"] = "tanh" if log_scale is None else log_scale
             # The last kernels are 3x3.
-            kwargs["rate"] = bounded_rate(num_levels * num_steps, 9 * hidden_filters)
+            kwargs |= bounded_by_depth(num_levels * num_steps, 9 * hidden_filters)
         coupling = elementwise_maps.get(_COUPLINGS[coupling], **kwargs)
     policy = layer_policy(dtype)
     next_seed = SeedStream(seed, "glow")

@@ -54,8 +54,8 @@ def maf(
       dtype: float32 (default) or float64.
       name: name of the distribution.
       **elementwise_kwargs: for a named map, e.g. `num_bins=8` or `log_scale="exp"`. An affine
-        one's `rate` falls with depth and width by default (see `elementwise.Affine`): below 1
-        beyond 8 layers of 256 units.
+        one's `rate` and `cap` fall with depth and width by default (see `elementwise.Affine`):
+        below 1 beyond 8 layers of 256 units, and below 3 beyond 10 layers.
 
     Returns:
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.

@@ -7,7 +7,7 @@ from tfp_flows import bijectors, conditioners, masks
 from tfp_flows.flows._parts import (
     WITH_RATE,
     SeedStream,
-    bounded_rate,
+    bounded_by_depth,
     elementwise_of,
     event_of,
     flow_of,
@@ -73,8 +73,9 @@ def real_nvp(
       dtype: float32 (default) or float64.
       name: name of the distribution.
       **elementwise_kwargs: for a named map, e.g. `num_bins=8` or `log_scale="exp"`. An affine
-        one's `rate` falls with depth and width by default (see `elementwise.Affine`): below 1
-        beyond 8 couplings of 256 units; for images the pairs of residual blocks count.
+        one's `rate` and `cap` fall with depth and width by default (see `elementwise.Affine`):
+        below 1 beyond 8 couplings of 256 units (for images the pairs of residual blocks count),
+        and below 3 beyond 10 couplings.
 
     Returns:
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
@@ -114,14 +115,15 @@ def real_nvp(
     if elementwise in WITH_RATE:
         if len(shape) == 1:
             inputs = last_width(shape[0], sizes["hidden_units"])
-            rate = bounded_rate(sizes["num_couplings"], inputs)
+            bounds = bounded_by_depth(sizes["num_couplings"], inputs)
         else:  # 6 couplings a scale and 4 at the last one, whose networks are the widest
             scales = sizes["num_scales"]
             # Each residual block adds a step to what all later ones and the last layer are given.
             blocks = sizes["num_blocks"] * (sizes["num_blocks"] + 1) // 2
-            rate = bounded_rate((6 * scales - 2) * blocks, sizes["filters"] * 2 ** (scales - 1))
+            width = sizes["filters"] * 2 ** (scales - 1)
+            bounds = bounded_by_depth(6 * scales - 2, width, blocks)
         # As the paper has it: from data to latent it scales, then shifts.
-        elementwise_kwargs = {"shift_first": True, "rate": rate, **elementwise_kwargs}
+        elementwise_kwargs = {"shift_first": True, **bounds, **elementwise_kwargs}
     elementwise = elementwise_of(real_nvp, elementwise, elementwise_kwargs)
     couplings = _Couplings(
         elementwise,
