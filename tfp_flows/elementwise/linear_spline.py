@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfp_flows.elementwise._box import BoxSpline, bin_of, select
+from tfp_flows.elementwise._box import BoxSpline, bins_beyond, select
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
@@ -69,12 +69,12 @@ class LinearSpline(BoxSpline):
 
     def _forward_in_box(self, x, parameters):
         xs, ys = self._knots_of(x, parameters)
-        x0, y0, slope = self._bin(bin_of(x, xs), xs, ys)
+        x0, y0, slope = self._bin(bins_beyond(x, xs), xs, ys)
         return y0 + (x - x0) * slope, tf.math.log(slope)
 
     def _inverse_in_box(self, y, parameters):
         xs, ys = self._knots_of(y, parameters)
-        x0, y0, slope = self._bin(bin_of(y, ys), xs, ys)
+        x0, y0, slope = self._bin(bins_beyond(y, ys), xs, ys)
         return x0 + (y - y0) / slope, tf.math.log(slope)
 
     def _knots_of(self, v, parameters):
@@ -82,7 +82,7 @@ class LinearSpline(BoxSpline):
         xs = [tf.zeros_like(v) + (width * k - self.bound) for k in range(1, self.num_bins)]
         return xs, self._knots(parameters, self.min_bin_height)
 
-    def _bin(self, place, xs, ys):
-        x0, _ = select(place, self._with_ends(xs))
-        y0, y1 = select(place, self._with_ends(ys))
+    def _bin(self, beyond, xs, ys):
+        x0, _ = select(beyond, self._with_ends(xs))
+        y0, y1 = select(beyond, self._with_ends(ys))
         return x0, y0, (y1 - y0) * (0.5 * self.num_bins / self.bound)

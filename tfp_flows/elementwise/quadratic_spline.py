@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfp_flows._checks import fraction
-from tfp_flows.elementwise._box import BoxSpline, bin_of, exponentials, select, sums_of
+from tfp_flows.elementwise._box import BoxSpline, bins_beyond, exponentials, select, sums_of
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
@@ -84,7 +84,7 @@ class QuadraticSpline(BoxSpline):
 
     def _forward_in_box(self, x, parameters):
         xs, ys, vs = self._knots_of(parameters)
-        (x0, x1), (y0, y1), (v0, v1) = self._bin(bin_of(x, xs), xs, ys, vs)
+        (x0, x1), (y0, y1), (v0, v1) = self._bin(bins_beyond(x, xs), xs, ys, vs)
         # The clip is for XLA, which may compute a knot twice, rounded otherwise.
         theta = tf.clip_by_value((x - x0) / (x1 - x0), 0.0, 1.0)
         # As shares of the bin, so that knots map to knots, whatever the rounding of the heights.
@@ -93,7 +93,7 @@ class QuadraticSpline(BoxSpline):
 
     def _inverse_in_box(self, y, parameters):
         xs, ys, vs = self._knots_of(parameters)
-        (x0, x1), (y0, y1), (v0, v1) = self._bin(bin_of(y, ys), xs, ys, vs)
+        (x0, x1), (y0, y1), (v0, v1) = self._bin(bins_beyond(y, ys), xs, ys, vs)
         # share = theta * (2 v0 + (v1 - v0) * theta) / (v0 + v1), solved for theta. The root is at
         # once the slope: v0 + (v1 - v0) * theta. It lies between v0 and v1.
         share = tf.clip_by_value((y - y0) / (y1 - y0), 0.0, 1.0)
@@ -104,10 +104,10 @@ class QuadraticSpline(BoxSpline):
     def _knots_of(self, parameters):
         """The inner knots in x and y, and all K + 1 slopes."""
         num_bins, least = self.num_bins, self.min_bin_width
-        raw = tf.unstack(exponentials(parameters[:num_bins]))
+        raw = exponentials(parameters[:num_bins])
         rest = (1.0 - num_bins * least) / sums_of(raw)[-1]
         widths = [least + rest * e for e in raw]
-        raw = tf.unstack(exponentials(parameters[num_bins:]))
+        raw = exponentials(parameters[num_bins:])
         least, rest = self.min_slope / (num_bins - 1), (1.0 - self.min_slope) / sums_of(raw)[-1]
         heights = [least + rest * e for e in raw]
         areas = [
@@ -125,9 +125,9 @@ class QuadraticSpline(BoxSpline):
         # meet, but they never pass one another, and such a bin holds no y.
         return xs, [self.bound * (place - 1.0) for place in places[:-1]], slopes
 
-    def _bin(self, place, xs, ys, slopes):
+    def _bin(self, beyond, xs, ys, slopes):
         return (
-            select(place, self._with_ends(xs)),
-            select(place, self._with_ends(ys)),
-            select(place, slopes),
+            select(beyond, self._with_ends(xs)),
+            select(beyond, self._with_ends(ys)),
+            select(beyond, slopes),
         )

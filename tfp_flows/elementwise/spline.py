@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfp_flows._checks import fraction
-from tfp_flows.elementwise._box import BoxSpline, bin_of, exponentials, select, sums_of
+from tfp_flows.elementwise._box import BoxSpline, bins_beyond, exponentials, select, sums_of
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
@@ -41,7 +41,7 @@ class RationalQuadraticSpline(BoxSpline):
     and gradients are finite for every finite argument, at knots and at -B and B too. A round
     trip errs by a few roundings of B times what the map magnifies; from raw parameters drawn
     with deviation 2, slopes fall to 1e-6, and float32 loses all but one digit there. The
-    bin is counted, and its knots and slopes are sums over ones and zeros.
+    bin is found by a chain of selections over the K bins, on tensors of the shape of `x`.
 
     Args:
       num_bins: `int >= 2`, the number K of bins.
@@ -143,26 +143,20 @@ class RationalQuadraticSpline(BoxSpline):
         for start, least in ((0, self.min_bin_width), (num_bins, self.min_bin_height)):
             raw = parameters[start : start + num_bins]
             exps = exponentials([tf.stop_gradient(r) for r in raw])
-            sums = sums_of(tf.unstack(exps))
-            knots.append((raw, least, exps, sums))
-        raw, least, *_, sums = knots[searched]
-        place = bin_of(v, self._knots_from(sums, least))
-        bins = [self._knots_of_bin(place, *own) for own in knots]
+            sums = sums_of(exps)
+            knots.append((raw, least, exps, sums, self._knots_from(sums, least)))
+        beyond = bins_beyond(v, knots[searched][-1])
+        bins = [self._knots_of_bin(beyond, *own) for own in knots]
         # Raw slopes are selected first, so that softplus runs on two of them, not on all.
-        raw = select(place, self._raw_slopes(parameters[2 * num_bins :]))
-        return *bins, [self.min_slope + _softplus(r + self._slope_offset) for r in raw]
+        raw = select(beyond, self._raw_slopes(parameters[2 * num_bins :]))
+        slopes = [self.min_slope + tf.nn.softplus(r + self._slope_offset) for r in raw]
+        return *bins, slopes
 
     def _raw_slopes(self, inner):
         """The K + 1 raw slopes at all knots."""
         # At the ends the raw slope 0 stands for the slope 1.
         ends = tf.zeros_like(inner[0])
         return [ends, *inner, ends]
-
-
-@tf.custom_gradient
-def _softplus(v):
-    # Its gradient as a division, which XLA does once, and not for each of the raw slopes again.
-    return tf.nn.softplus(v), lambda upstream: upstream / (1.0 + tf.exp(-v))
 
 
 def _den_and_log_slope(theta, rest, s, slopes):
