@@ -442,7 +442,9 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         """
         self._check_initialized("predict")
         x = self._arrays(x)[0]
-        if isinstance(x, tf.data.Dataset) and not list(x.take(1)):
+        # Only where the size does not tell: a second iterator moves on a seeded shuffle.
+        unknown = isinstance(x, tf.data.Dataset) and int(x.cardinality()) < -1
+        if unknown and not list(x.take(1)):
             raise_empty(self._example)
         if datasets.cast_by_keras(x, self._example.dtype):
             x, batch_size = datasets.in_order(x, None, None, batch_size), None
