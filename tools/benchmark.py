@@ -1,8 +1,10 @@
-"""Measures tfp_flows beside TensorFlow Probability and plain TensorFlow.
+"""Measures tfp_flows beside TensorFlow Probability, plain TensorFlow and other flow libraries.
 
     python tools/benchmark.py                                  # every work
     python tools/benchmark.py --work glow realnvp --contenders ours tfp plain
     python tools/benchmark.py --work spline --contenders ours:xla tfp:xla --json out.json
+    python tools/benchmark.py --contenders ours nflows flowjax --peers-python ~/peers/bin/python
+    python tools/benchmark.py --gpu --batch 1024 --contenders ours ours_mirrored ours_bf16
 
 Each contender lives in a child process of its own; the children take turns, a few
 hundred milliseconds each, so that whatever else the machine does falls on all of
@@ -16,6 +18,13 @@ Contenders, each with an optional mode (`tfp:xla`, `ours:graph`):
   ours_tf   the same distribution in a hand-written tf.function training step
   tfp       TFP's own bijectors with its tf_keras networks
   plain     a hand-written TensorFlow program of the same work, no library
+  ours_mirrored  `ours` under MirroredStrategy on all devices that are there
+  ours_bf16      `ours` with Keras's policy mixed_bfloat16 for the networks
+  nflows, normflows, zuko, freia   PyTorch libraries, eager as their users run them
+  flowjax, distrax                 JAX libraries, jitted
+The last two lines run in the interpreter `--peers-python`, an environment that has them:
+`pip install torch nflows normflows zuko FrEIA jax flowjax distrax dm-haiku optax`. What a
+library has no model for is said and left out.
 
 Without a mode everything runs as graphs, except that `ours` leaves the choice to
 `compile()` and says what it chose. One run at a time on a machine: a second one waits.
@@ -23,9 +32,12 @@ Without a mode everything runs as graphs, except that `ours` leaves the choice t
 
 import argparse
 import collections
+import concurrent.futures
 import contextlib
+import dataclasses
 import datetime
 import fcntl
+import importlib
 import json
 import math
 import os
@@ -39,9 +51,14 @@ import tempfile
 import time
 import traceback
 
-from peers.works import WORKS
+from peers.works import WORKS, Unsupported
 
-CONTENDERS = ("ours", "ours_tf", "tfp", "plain")
+PEERS = {
+    **dict.fromkeys(("nflows", "normflows", "zuko", "freia"), "torch_peer"),
+    **dict.fromkeys(("flowjax", "distrax"), "jax_peer"),
+}
+OURS = ("ours", "ours_tf", "ours_mirrored", "ours_bf16")
+CONTENDERS = (*OURS, "tfp", "plain", *PEERS)
 LOCK = "/tmp/tfp_flows_bench.lock"
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -59,11 +76,16 @@ def memory_mb(field):
 
 
 def make_contender(contender, work, options):
-    """Imports the contender's module, TensorFlow with it, and builds its model."""
+    """Imports the contender's module, its framework with it, and builds its model."""
+    name, _, mode = contender.partition(":")
+    work = dataclasses.replace(WORKS[work], batch=options["batch"] or WORKS[work].batch)
+    if name in PEERS:
+        return importlib.import_module(f"peers.{PEERS[name]}").Contender(name, work, None, options)
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(options["threads"])
-    name, _, mode = contender.partition(":")
+    tf.config.experimental.enable_tensor_float_32_execution(options["tf32"])
+    options = {**options, "variant": name}
     if name == "tfp":
         from peers.tfp_peer import Contender as Peer
     elif name == "plain":
@@ -72,7 +94,7 @@ def make_contender(contender, work, options):
         from peers.ours_peer import FunctionContender as Peer
     else:
         from peers.ours_peer import FitContender as Peer
-    return Peer(WORKS[work], {"xla": True, "graph": False}.get(mode), options)
+    return Peer(work, {"xla": True, "graph": False}.get(mode), options)
 
 
 def child_main(spec):
@@ -98,6 +120,8 @@ def child_main(spec):
 
     def warm_up():
         # What TensorFlow takes once, at its first function, is not the cell's.
+        if "tensorflow" not in sys.modules:
+            return {}
         import tensorflow as tf
 
         square = tf.function(lambda x: tf.nn.relu(x @ x), jit_compile=peer.xla or None)
@@ -105,15 +129,20 @@ def child_main(spec):
         return {}
 
     def memory():
-        return {"peak_mb": memory_mb("VmHWM"), "now_mb": memory_mb("VmRSS")}
+        return {
+            "peak_mb": memory_mb("VmHWM"),
+            "now_mb": memory_mb("VmRSS"),
+            "device_mb": peer.device_memory_mb(),
+        }
 
     commands = {"build": build, "run": run, "warm_up": warm_up, "memory": memory}
     for line in sys.stdin:
         request = json.loads(line)
         try:
             answer = commands[request.pop("do")](**request)
-        except Exception:
-            answer = {"error": traceback.format_exc()}
+        except Exception as error:
+            text = traceback.format_exc()
+            answer = {"error": text, "unsupported": isinstance(error, Unsupported)}
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -123,6 +152,9 @@ def child_main(spec):
 class ChildError(Exception):
     """A child answered with an error, died or took too long."""
 
+    # A library that lacks a model is no failure of the benchmark.
+    unsupported = False
+
 
 class Child:
     """One contender in its own process."""
@@ -130,16 +162,30 @@ class Child:
     def __init__(self, contender, work, args):
         self.contender, self.work, self.timeout = contender, work, args.timeout
         self.log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - closed in close()
-        options = {"threads": args.threads, "glow_steps": args.glow_steps}
+        options = {
+            "threads": args.threads,
+            "glow_steps": args.glow_steps,
+            "batch": args.batch,
+            "gpu": args.gpu,
+            "tf32": not args.no_tf32,
+        }
         spec = {"contender": contender, "work": work, "options": options}
         env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow")
         if not args.gpu:
             env["CUDA_VISIBLE_DEVICES"] = "-1"
-        path = [str(ROOT), env.get("PYTHONPATH", "")]
-        env["PYTHONPATH"] = os.pathsep.join(p for p in path if p)
+        # The children share the device's memory.
+        env |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        python = sys.executable
+        if contender.partition(":")[0] in PEERS:
+            # An environment of its own: nothing of this one's packages goes along.
+            python = str(args.peers_python)
+            env.pop("PYTHONPATH", None)
+        else:
+            path = [str(ROOT), env.get("PYTHONPATH", "")]
+            env["PYTHONPATH"] = os.pathsep.join(p for p in path if p)
         self.started = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--child", json.dumps(spec)],
+            [python, __file__, "--child", json.dumps(spec)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -161,7 +207,9 @@ class Child:
             raise ChildError(self._last_words())
         answer = json.loads(line)
         if "error" in answer:
-            raise ChildError(answer["error"].strip())
+            error = ChildError(answer["error"].strip())
+            error.unsupported = answer["unsupported"]
+            raise error
         return answer
 
     def age(self):
@@ -206,6 +254,9 @@ class Bench:
         try:
             yield
         except ChildError as error:
+            if error.unsupported:
+                say(f"  {contender}: left out: {str(error).splitlines()[-1]}")
+                return
             self.errors.append({"contender": contender, "where": where, "error": str(error)})
             say(f"  {contender}: {where} failed: {str(error).splitlines()[-1]}")
 
@@ -219,8 +270,10 @@ class Bench:
                 if cell == "train":
                     for contender, child in children.items():
                         with self.reporting(contender, "memory"):
-                            peak = child.ask("memory")["peak_mb"]
-                            self.put(contender, "peak memory, training", peak, "MB")
+                            memory = child.ask("memory")
+                            self.put(contender, "peak memory, training", memory["peak_mb"], "MB")
+                            device = memory["device_mb"]
+                            self.put(contender, "peak GPU memory, training", device, "MB")
         finally:
             for child in children.values():
                 child.close()
@@ -235,23 +288,32 @@ class Bench:
         """
         train = "train" in self.work.cells
         starts = collections.defaultdict(list)
-        for turn in range(self.args.starts if train else 1):
-            for contender in contenders:
-                say(f"  {contender}: starting")
-                if contender in children:
-                    children.pop(contender).close()
-                elif turn:
-                    continue
-                child = Child(contender, self.work.name, self.args)
-                with self.reporting(contender, "start"):
-                    try:
-                        built = child.ask("build", first_step=train)
-                    except ChildError:
-                        child.close()
-                        raise
-                    starts[contender].append((child.age(), built["cpu"], built["notes"]))
-                    children[contender] = child
-        for contender, values in starts.items():
+
+        def start(contender):
+            child = Child(contender, self.work.name, self.args)
+            with self.reporting(contender, "start"):
+                try:
+                    built = child.ask("build", first_step=train)
+                except ChildError:
+                    child.close()
+                    raise
+                starts[contender].append((child.age(), built["cpu"], built["notes"]))
+                children[contender] = child
+
+        # On a GPU machine with cores to spare, minutes are dearer than this one figure.
+        with concurrent.futures.ThreadPoolExecutor(self.args.starts_at_once) as pool:
+            for turn in range(self.args.starts if train else 1):
+                for contender in [c for c in contenders if not turn or c in children]:
+                    say(f"  {contender}: starting")
+                    if contender in children:
+                        children.pop(contender).close()
+                    started = pool.submit(start, contender)
+                    if self.args.starts_at_once == 1:
+                        started.result()
+        for contender in contenders:
+            if contender in children:
+                children[contender] = children.pop(contender)
+        for contender, values in ((c, starts[c]) for c in contenders if c in starts):
             if train:
                 seconds, cpu, notes = zip(*values, strict=True)
                 more = {"best": min(seconds), "cpu": statistics.median(cpu), "notes": notes[-1]}
@@ -335,7 +397,7 @@ class Bench:
                     ratio = figure["value"] / base["value"]
                     best = figure["best"] / base["best"] if "best" in figure else None
                 target = self.work.targets.get(measurement)
-                if baseline != "tfp" or contender.partition(":")[0] not in ("ours", "ours_tf"):
+                if baseline != "tfp" or contender.partition(":")[0] not in OURS:
                     target = None
                 yield format_row(contender, measurement, figure, ratio, best, target)
 
@@ -343,7 +405,7 @@ class Bench:
         """Prints all figures, a line each, then notes and errors."""
         lines = [tuple(title.format(baseline) for title in HEADER), *self.rows(baseline)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-        print(f"\n{self.work.title.format(glow_steps=self.args.glow_steps)}")
+        print(f"\n{title_of(self.work, self.args)}")
         previous = None
         for line in lines:
             if previous and line[0] != previous:
@@ -422,6 +484,14 @@ def format_row(contender, measurement, figure, ratio, best, target):
     )
 
 
+def title_of(work, args):
+    """Says what is measured."""
+    title = work.title.format(glow_steps=args.glow_steps)
+    if args.batch:
+        title = f"{title.rpartition(',')[0]}, batch {args.batch}"
+    return title + (", TF32 off" if args.gpu and args.no_tf32 else "")
+
+
 def machine():
     """Says where the figures come from."""
     import importlib.metadata
@@ -464,9 +534,12 @@ def only_one():
 def contender_name(text):
     """Checks `name` or `name:mode`."""
     name, _, mode = text.partition(":")
-    if name not in CONTENDERS or mode not in ("", "graph", "xla"):
+    modes = ("",) if name in PEERS else ("", "graph", "xla")
+    if name not in CONTENDERS or mode not in modes:
         choices = ", ".join(CONTENDERS)
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {choices}, or one with :graph, :xla")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none of {choices}, nor one of TensorFlow's with :graph or :xla"
+        )
     return text
 
 
@@ -491,11 +564,25 @@ def parse(argv):
     parser.add_argument("--xla", action="store_true", help="all contenders in XLA mode")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each (default 5)")
     parser.add_argument("--starts", type=int, default=1, help="process starts of each (default 1)")
+    parser.add_argument(
+        "--starts-at-once", type=int, default=1, help="processes started side by side (default 1)"
+    )
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn (default 1)")
     parser.add_argument("--threads", type=int, default=2, help="intra-op threads (default 2)")
     parser.add_argument("--glow-steps", type=int, default=8, help="steps a level (default 8)")
     parser.add_argument("--baseline", choices=CONTENDERS, default="tfp", help="ratios to it")
+    parser.add_argument("--batch", type=int, help="another batch size than the work's")
     parser.add_argument("--gpu", action="store_true", help="leave the GPU visible")
+    parser.add_argument(
+        "--no-tf32", action="store_true", help="full float32 products on a GPU, for everyone"
+    )
+    parser.add_argument(
+        "--peers-python",
+        type=pathlib.Path,
+        default=pathlib.Path(sys.executable),
+        metavar="FILE",
+        help="the interpreter of the PyTorch and JAX libraries (default: this one)",
+    )
     parser.add_argument("--timeout", type=float, default=900, help="seconds an answer may take")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write all figures")
     return parser.parse_args(argv)
@@ -512,15 +599,16 @@ def main(argv=None):
             say("other processes are busy: trust the ratios, and `best` more than the median")
         for name in args.work:
             work = WORKS[name]
-            say(f"{name}: {work.title.format(glow_steps=args.glow_steps)}")
+            say(f"{name}: {title_of(work, args)}")
             contenders = args.contenders
             if args.xla:
-                contenders = [c.partition(":")[0] + ":xla" for c in contenders]
+                contenders = [c.partition(":")[0] for c in contenders]
+                contenders = [c if c in PEERS else c + ":xla" for c in contenders]
             elif work.both_modes:
                 contenders = [
                     c + mode
                     for c in contenders
-                    for mode in ([""] if ":" in c else [":graph", ":xla"])
+                    for mode in ([""] if ":" in c or c in PEERS else [":graph", ":xla"])
                 ]
             bench = Bench(work, args)
             benches.append(bench)

@@ -1,5 +1,6 @@
 """tfp_flows by its public names."""
 
+import contextlib
 import time
 
 import keras
@@ -34,22 +35,27 @@ def make_distribution(work, options):
     )
 
 
-class FitContender(works.Contender):
+class FitContender(stepping.TensorFlowContender):
     """What a Keras user sees: `FlowModel`, `fit`, `sample` and `log_prob`."""
 
     def __init__(self, work, xla, options):
         super().__init__(work, xla, options)
         data = works.make_batches(work)
-        distribution = make_distribution(work, options)
-        self.model = model = FlowModel(distribution)
-        model.initialize(data[0])
-        optimizer = keras.optimizers.Adam(LEARNING_RATE)
-        if xla is not None:
-            model.compile(optimizer=optimizer, jit_compile=xla)
-        else:
-            model.compile(optimizer=optimizer)
-            if model.jit_compile:
-                self.notes = "compile() chose XLA for the training step"
+        if options["variant"] == "ours_bf16":
+            keras.config.set_dtype_policy("mixed_bfloat16")
+        mirrored = options["variant"] == "ours_mirrored"
+        strategy = tf.distribute.MirroredStrategy() if mirrored else None
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            distribution = make_distribution(work, options)
+            self.model = model = FlowModel(distribution)
+            model.initialize(data[0])
+            optimizer = keras.optimizers.Adam(LEARNING_RATE)
+            if xla is not None:
+                model.compile(optimizer=optimizer, jit_compile=xla)
+            else:
+                model.compile(optimizer=optimizer)
+        if xla is None and model.jit_compile:
+            self.notes = "compile() chose XLA for the training step"
         # TF 2.21 waits at the end of an endless iterator until its tuning thread wakes, after 10,
         # 20, 40, ... ms: up to half the time of a fit of 20 steps, and nothing of a long one.
         options = tf.data.Options()

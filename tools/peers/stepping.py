@@ -7,7 +7,17 @@ import tensorflow as tf
 from peers import works
 
 
-class FunctionContender(works.Contender):
+class TensorFlowContender(works.Contender):
+    """A contender on TensorFlow."""
+
+    def device_memory_mb(self):
+        """Returns the peak of TensorFlow's allocator on the GPU."""
+        if not tf.config.list_physical_devices("GPU"):
+            return None
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
+
+
+class FunctionContender(TensorFlowContender):
     """Measures `log_prob` and `sample` functions and a hand-written training step.
 
     A subclass calls `set_up` at the end of its constructor.

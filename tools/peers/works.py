@@ -111,6 +111,10 @@ def made_masks(dim, hidden_units):
     return masks, degrees
 
 
+class Unsupported(Exception):
+    """The library has no model for this work."""
+
+
 class Contender:
     """What the child process drives; a subclass fills `calls`.
 
@@ -129,6 +133,10 @@ class Contender:
     def first_step(self):
         """Trains one step."""
         self.calls["train"]()
+
+    def device_memory_mb(self):
+        """Returns the peak of what the framework took of the GPU, or None."""
+        return None
 
     def time_calls(self, cell, num):
         """Returns `num` wall times of `cell`, in milliseconds."""
