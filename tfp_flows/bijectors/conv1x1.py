@@ -78,6 +78,7 @@ class InvertibleConv1x1(FlowBijector):
                 f"{self._title()}: give all of lu, log_scale, sign and permutation, or none of "
                 "them."
             )
+        self._drawn_by = None if any(given) else (seed,)
         if not any(given):
             lu, log_scale, sign, permutation = _random_rotation_lu(size, seed)
         super().__init__(event_shape=[size], is_constant_jacobian=True, name=name, **kwargs)
@@ -93,6 +94,14 @@ class InvertibleConv1x1(FlowBijector):
         """The matrix `W` `[size, size]` of the data-to-latent direction."""
         lower, upper = self._factors()
         return tf.gather(lower @ upper, tf.math.invert_permutation(self.permutation))
+
+    def redrawn(self, reseed):
+        """Another random rotation, if it started from one."""
+        if self._drawn_by is None:
+            return ()
+        variables = self._lu, self._log_scale, self._sign, self._permutation
+        values = _random_rotation_lu(self.lu.shape[0], reseed(*self._drawn_by))
+        return zip(variables, values, strict=True)
 
     def _factors(self):
         lu = tf.convert_to_tensor(self.lu)
