@@ -183,6 +183,26 @@ class Repeat(FlowBijector):
         ]
 
     @property
+    def layers(self):
+        """The Keras layers of the pattern, each once."""
+        parts = [self._step, *self._step.submodules]
+        layers = [part.layer for part in parts if isinstance(part, Network)]
+        layers += [layer for part in parts if isinstance(part, Repeat) for layer in part.layers]
+        return list({id(layer): layer for layer in layers}.values())
+
+    @property
+    def layer_variables(self):
+        """Pairs of a stack and the variable of a Keras layer of the pattern that it stacks."""
+        parts = [self._step, *self._step.submodules]
+        layers = [part.layer for part in parts if isinstance(part, Network)]
+        found = {id(v.value): v for layer in layers for v in layer.variables}
+        for part in parts:
+            if isinstance(part, Repeat):
+                found.update((id(stack), v) for stack, v in part.layer_variables)
+        pairs = zip(self._slots, self._weights, strict=True)
+        return [(w, found[id(s.variable)]) for s, w in pairs if id(s.variable) in found]
+
+    @property
     def in_loop(self):
         """The same as `steps`, for whoever looks into a composition."""
         return self.steps
@@ -451,6 +471,7 @@ class _Loop:
             # A tape would prepare the derivatives of the loop, which are not used.
             with record.stop_recording():
                 result, total, given = self._while(body, [value, zeros, given])
+                given = given.stack()  # A SavedModel keeps no array with a gradient.
 
             def gradient(result_bar, total_bar):
                 if record.could_possibly_record():  # For a second derivative.
@@ -468,7 +489,7 @@ class _Loop:
         def body(done, value_bar, flat_bars, arrays):
             n = self._num - 1 - done
             k = self._order(n)
-            value = tf.ensure_shape(given.read(n), value_bar.shape)
+            value = tf.ensure_shape(given[n], value_bar.shape)
             weights = [stack[k] for stack in stacks]
             sources = [value, *flat, *weights]
             with tf.GradientTape() as tape:

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows import bijectors
 from tfp_flows import elementwise as elementwise_maps
 
 tfb = tfp.bijectors
@@ -102,6 +103,8 @@ def elementwise_of(recipe, elementwise, kwargs):
 
 # Elementwise maps, by name, that have the `rate` of an affine part.
 WITH_RATE = ("affine", "affine_rational_quadratic_spline")
+# From how many equal periods on a recipe stacks them by itself.
+STACKED_FROM = 8
 # The recipes' default shapes, of up to 10 layers and 2048 inputs of their last layers in all, train
 # at Adam's 3e-3 as they are.
 _LAYERS_OF_ALL, _FAN_IN_OF_ALL = 10, 2048
@@ -128,6 +131,29 @@ def bounded_by_depth(layers, fan_in, blocks=1):
         "rate": min(1.0, share**1.5 / blocks),
         "cap": 3.0 * min(1.0, _LAYERS_OF_ALL / max(1, layers)),
     }
+
+
+def in_sequence(periods, stacked, name, dtype):
+    """The parts of equal periods one after another: as they are, or in one loop.
+
+    Args:
+      periods: lists of parts, equal but for the values of their variables; what is left of a last
+        period is kept as it is.
+      stacked: a recipe's argument: `True`, `False`, or `None` for what is the faster.
+      name: name of the loop.
+      dtype: dtype of the parts.
+    """
+    whole = [parts for parts in periods if len(parts) == len(periods[0])]
+    rest = [part for parts in periods[len(whole) :] for part in parts]
+    if stacked is None:
+        stacked = len(whole) >= STACKED_FROM
+    if not stacked:
+        return [part for parts in whole for part in parts] + rest
+    steps = [
+        parts[0] if len(parts) == 1 else bijectors.Chain(parts, dtype=dtype, name=f"{name}_step")
+        for parts in whole
+    ]
+    return [bijectors.Repeat.of(steps, name=name), *rest]
 
 
 def last_width(inputs, hidden_units):

@@ -10,6 +10,7 @@ from tfp_flows.flows._parts import (
     bounded_by_depth,
     event_of,
     flow_of,
+    in_sequence,
     layer_policy,
     make_base,
     positive,
@@ -34,6 +35,7 @@ def glow(
     base="normal",
     trainable_base=False,
     context_size=None,
+    stacked=False,
     seed=None,
     dtype=tf.float32,
     name="glow",
@@ -59,6 +61,7 @@ def glow(
       base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
       context_size: size of a conditioning vector that every coupling sees, or `None`.
+      stacked: whether the steps of a level are one `bijectors.Repeat`
       seed: `int`; the same seed gives the same initial weights.
       dtype: float32 (default) or float64.
       name: name of the distribution.
@@ -130,8 +133,8 @@ def glow(
         height, width, channels = shape
         squeezed = (height // 2, width // 2, 4 * channels)
         parts = [tfb.Invert(bijectors.Squeeze(dtype=dtype))]
-        for n in range(num_steps):
-            parts += step(squeezed, f"{number}_{n}")
+        steps = [step(squeezed, f"{number}_{n}") for n in range(num_steps)]
+        parts += in_sequence(steps, stacked, f"steps_{number}", dtype)
         if number < num_levels:
             kept = (*squeezed[:-1], squeezed[-1] // 2)
             prior = None

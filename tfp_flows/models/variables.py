@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfp_flows.bijectors import FlowBijector, Network
+from tfp_flows.bijectors import FlowBijector, Network, Repeat
 
 
 def conditioners_of(distribution):
@@ -15,18 +15,64 @@ def conditioners_of(distribution):
     return list(layers.values())
 
 
+def repeats_of(distribution):
+    """The loops in a distribution. What is inside their steps is none of its parts."""
+    return [module for module in distribution.submodules if isinstance(module, Repeat)]
+
+
 @keras.saving.register_keras_serializable(package="tfp_flows")
 class TensorFlowVariables(keras.layers.Layer):
     """Holds the raw `tf.Variable`s of a distribution as Keras variables.
 
     A `keras.Variable` around a `tf.Variable` of the same dtype shares its storage, so training
     one trains the other.
+
+    Args:
+      variables: the variables.
+      dtype: that of the distribution.
+      layer_variables: pairs of one of them and the variable of a Keras layer that it stacks:
+        frozen and regularized as that one is, step by step.
     """
 
-    def __init__(self, variables, dtype):
+    def __init__(self, variables, dtype, layer_variables=()):
         super().__init__(name="tensorflow_variables", dtype=dtype)
         self.wrapped = [_wrap(v) for v in variables]
+        # Keras has listed them by now, in an order that no freezing changes: that of files.
+        wrapped = {id(v.value): v for v in self.wrapped}
+        for stack, pattern in layer_variables:
+            wrapped[id(stack)].follow(pattern)
         self.built = True
+
+
+class _Wrapped(keras.Variable):
+    """A Keras variable around a `tf.Variable`, which may follow that of a layer."""
+
+    _pattern = None
+
+    def follow(self, pattern):
+        """Is trained, regularized and constrained as `pattern`, of which it is a stack."""
+        self._pattern = pattern
+        shape = tuple(pattern.shape)
+
+        def each(function):
+            parts = tf.unstack(tf.reshape(self.value, [-1, *shape]))
+            return [function(part) for part in parts]
+
+        regularizer = getattr(pattern, "regularizer", None)
+        if regularizer is not None:
+            self.regularizer = lambda _: tf.add_n(each(regularizer))
+        constraint = getattr(pattern, "constraint", None)
+        if constraint is not None:
+            self.constraint = lambda _: tf.reshape(tf.stack(each(constraint)), self.shape)
+
+    @property
+    def trainable(self):
+        """Whether it is trained: not if the layer that it follows is frozen."""
+        return self._trainable and (self._pattern is None or self._pattern.trainable)
+
+    @trainable.setter
+    def trainable(self, value):
+        self._trainable = bool(value)
 
 
 def raw_variables_of(distribution, layers):
@@ -37,7 +83,7 @@ def raw_variables_of(distribution, layers):
 
 def _wrap(variable):
     # Keras copies, without a word, where the dtype differs: name the variable's own.
-    wrapped = keras.Variable(
+    wrapped = _Wrapped(
         variable,
         dtype=variable.dtype.name,
         trainable=variable.trainable,
@@ -54,11 +100,13 @@ def _wrap(variable):
 
 def actnorms_of(distribution):
     """The parts that are initialised from data, as ActNorm is."""
-    return [
-        module
-        for module in distribution.submodules
-        if isinstance(getattr(module, "initialized", None), tf.Variable)
-    ]
+    return [module for module in distribution.submodules if flags_of(module)]
+
+
+def flags_of(part):
+    """The variables that say whether a part was initialised from data; empty for most."""
+    flags = tf.nest.flatten(getattr(part, "initialized", None))
+    return [flag for flag in flags if isinstance(flag, tf.Variable)]
 
 
 def layout_of(model):
