@@ -121,9 +121,11 @@ class Network(tf.Module):
             if not other.built:
                 other.build_from_config(layer.get_build_config())
         except (NotImplementedError, TypeError, ValueError) as error:
+            why = str(error).splitlines()[-1][:200]
             raise ValueError(
-                f"the layer '{layer.name}' cannot be drawn anew from its configuration: {error}. "
-                "Give it a get_config, and a build, that say how it was made."
+                f"the layer '{layer.name}' cannot be drawn anew from its configuration ({why}). "
+                "Give it a get_config, register its functions with Keras, or stack layers that "
+                "were drawn one by one (Repeat.of)."
             ) from error
         pairs = zip(layer.variables, other.variables, strict=True)
         return [(v.value, w.numpy()) for v, w in pairs if v.value.dtype.is_floating]
