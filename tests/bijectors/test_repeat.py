@@ -366,7 +366,7 @@ def sequential(*layers):
             "of Rescale 'rescale' cannot be stacked",
         ),
         (
-            lambda: coupling(dense(kernel_regularizer=lambda kernel: 0.0)),
+            lambda: coupling(dense(kernel_regularizer=tf.nn.l2_loss)),
             "layer 'dense.*' cannot be drawn anew from its configuration",
         ),
     ],

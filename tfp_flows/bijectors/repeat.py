@@ -124,6 +124,7 @@ class Repeat(FlowBijector):
             weights = _start(step, slots, num, seed)
         self._weights = self._stacks(tuple(weights))
         self._shared = shared
+        self._place = Place(self)
         self._parameters["weights"] = tuple(self._weights)
 
     @classmethod
@@ -210,6 +211,66 @@ class Repeat(FlowBijector):
     def weights_of(self, k):
         """What the variables of `step` are in step `k`: pairs for `modes.reading`."""
         return self._pairs([stack[k] for stack in self._values()])
+
+    def unrolled_variables(self):
+        """The variables of the steps, step by step, as a `Chain` of them would list them.
+
+        Yields:
+          The variable of the pattern; the stack, or the variable that is the same in all steps,
+          that holds its values; and its indices in the stack.
+        """
+        owners = self._owners()
+        inner = self._inner_loops()
+        for k in range(self._num):
+            seen = set()
+            for variable in self._step.variables:
+                loop = next((i for i in inner if i.owns(variable)), None)
+                if loop is None:
+                    yield variable, *self._place_of(variable, owners, (k,))
+                elif id(loop) not in seen:
+                    seen.add(id(loop))
+                    for pattern, own, index in loop.unrolled_variables():
+                        yield pattern, *self._place_of(own, owners, (k, *index))
+
+    def unrolled_layers(self):
+        """The Keras layers of the steps, step by step, as those of a `Chain` would be found.
+
+        Yields:
+          The layer of the pattern, and of its variables, by the identity of their values, what
+          `unrolled_variables` says of them.
+        """
+        owners = self._owners()
+        for k in range(self._num):
+            for part in [self._step, *self._step.submodules]:
+                if isinstance(part, Network):
+                    values = [v.value for v in part.layer.variables]
+                    yield part.layer, {id(v): self._place_of(v, owners, (k,)) for v in values}
+                elif isinstance(part, Place):
+                    for layer, places in part.repeat.unrolled_layers():
+                        yield (
+                            layer,
+                            {
+                                variable: self._place_of(own, owners, (k, *index))
+                                for variable, (own, index) in places.items()
+                            },
+                        )
+
+    def owns(self, variable):
+        """Whether it is one of the variables."""
+        return any(v is variable for v in (*self._weights, *self._shared))
+
+    def _owners(self):
+        pairs = zip(self._slots, self._weights, strict=True)
+        return {id(slot.variable): stack for slot, stack in pairs}
+
+    def _inner_loops(self):
+        parts = [self._step, *self._step.submodules]
+        return [part for part in parts if isinstance(part, Repeat)]
+
+    @staticmethod
+    def _place_of(variable, owners, index):
+        stack = owners.get(id(variable))
+        return (variable, ()) if stack is None else (stack, index)
 
     def redrawn(self, reseed):
         """The stacks that another one like it would start from."""
@@ -372,6 +433,16 @@ class Repeat(FlowBijector):
                     f"{self._title()}: {title_of(self._step)} must give {self.dtype.name}, as it "
                     f"is given, but gives {[value.dtype.name for value in result]}."
                 )
+
+
+class Place(tf.Module):
+    """Where among the modules of a composition those of a `Repeat`'s steps would be found."""
+
+    _TF_MODULE_IGNORED_PROPERTIES = tf.Module._TF_MODULE_IGNORED_PROPERTIES.union(("repeat",))
+
+    def __init__(self, repeat):
+        super().__init__(name="place")
+        self.repeat = self._no_dependency(repeat)
 
 
 class StepOf(FlowBijector):

@@ -133,27 +133,46 @@ def bounded_by_depth(layers, fan_in, blocks=1):
     }
 
 
-def in_sequence(periods, stacked, name, dtype):
-    """The parts of equal periods one after another: as they are, or in one loop.
+def in_sequence(layers, period, stacked, recipe, dtype, unequal=(), name="steps"):
+    """The parts of layers one after another: as they are, or in one loop.
 
     Args:
-      periods: lists of parts, equal but for the values of their variables; what is left of a last
-        period is kept as it is.
-      stacked: a recipe's argument: `True`, `False`, or `None` for what is the faster.
-      name: name of the loop.
+      layers: lists of parts, from the data to the latent.
+      period: after how many layers they are equal again, but for the values of their variables.
+        What is left of a last period is kept as it is.
+      stacked: the recipe's argument: `True`, `False`, or `None` for a loop from 8 periods on, one
+        whose gradient computes nothing twice: no step of training is slower by it.
+      recipe: name of the recipe, for messages.
       dtype: dtype of the parts.
+      unequal: the recipe's arguments, as they were given, by which no layers are equal.
+      name: name of the loop.
+
+    Raises:
+      TypeError: if `stacked` is none of them.
+      ValueError: if it is `True`, and layers that are not equal cannot be.
     """
-    whole = [parts for parts in periods if len(parts) == len(periods[0])]
-    rest = [part for parts in periods[len(whole) :] for part in parts]
+    if not isinstance(stacked, (bool, type(None))):
+        raise TypeError(f"{recipe}: stacked must be True, False or None, got {stacked!r}.")
+    if stacked and unequal:
+        raise ValueError(
+            f"{recipe}: stacked=True is for equal layers, got {' and '.join(unequal)}, by which "
+            "each is another. Leave `stacked` out."
+        )
+    num = len(layers) // period
+    recompute = bool(stacked)
     if stacked is None:
-        stacked = len(whole) >= STACKED_FROM
-    if not stacked:
-        return [part for parts in whole for part in parts] + rest
-    steps = [
-        parts[0] if len(parts) == 1 else bijectors.Chain(parts, dtype=dtype, name=f"{name}_step")
-        for parts in whole
-    ]
-    return [bijectors.Repeat.of(steps, name=name), *rest]
+        stacked = num >= STACKED_FROM and not unequal
+    steps, rest = [], layers
+    if stacked and num:
+        rest = layers[num * period :]
+        for n in range(0, num * period, period):
+            parts = [part for layer in layers[n : n + period] for part in layer]
+            step = parts[0]
+            if len(parts) > 1:
+                step = bijectors.Chain(parts, dtype=dtype, name=f"step_{n // period}")
+            steps.append(step)
+        steps = [bijectors.Repeat.of(steps, recompute=recompute, name=name)]
+    return [*steps, *(part for layer in rest for part in layer)]
 
 
 def last_width(inputs, hidden_units):

@@ -12,6 +12,7 @@ from tfp_flows.flows._parts import (
     event_of,
     flow_of,
     for_rank,
+    in_sequence,
     last_width,
     layer_policy,
     make_base,
@@ -37,6 +38,7 @@ def real_nvp(
     base="normal",
     trainable_base=False,
     context_size=None,
+    stacked=None,
     seed=None,
     dtype=tf.float32,
     name="real_nvp",
@@ -69,6 +71,7 @@ def real_nvp(
       base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
       context_size: size of a conditioning vector, or `None`.
+      stacked: vectors only: whether pairs of couplings run in a loop, as `flows.glow`.
       seed: `int`; the same seed gives the same initial weights.
       dtype: float32 (default) or float64.
       name: name of the distribution.
@@ -144,10 +147,11 @@ def real_nvp(
                 f"flows.real_nvp: mask must be 'alternating' or 'halves', got {mask!r}."
             )
         make_mask = getattr(masks, mask)
-        parts = []
+        layers = []
         for n in range(sizes["num_couplings"]):
             half = make_mask(shape[0], flip=bool(n % 2))
-            parts += couplings.vector(half, sizes["hidden_units"])
+            layers.append(couplings.vector(half, sizes["hidden_units"]))
+        parts = in_sequence(layers, 2, stacked, "flows.real_nvp", dtype)
     else:
         num_scales = sizes["num_scales"]
         divisor = 2 ** (num_scales - 1)
@@ -164,6 +168,11 @@ def real_nvp(
             raise ValueError(
                 f"flows.real_nvp: num_scales={num_scales} leaves one pixel of {shape[0]} x "
                 f"{shape[1]} at the last scale, whose checkerboard needs two. {remedy}"
+            )
+        if stacked:
+            raise ValueError(
+                "flows.real_nvp: stacked=True is for vectors: of an image's couplings no more than "
+                "two pairs of a scale are equal. Leave it out."
             )
         parts = couplings.scale(shape, **sizes)
     return flow_of(
