@@ -1,11 +1,17 @@
 """Recipes whose layers run in a loop are the same flows."""
 
+import pathlib
+
+import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
 
-from tfp_flows import FlowModel, bijectors, flows
+from tfp_flows import FlowModel, bijectors, conditioners, flows, masks, preprocessing
 
+tfd = tfp.distributions
 RNG = np.random.default_rng(0)
 VECTOR = {"hidden_units": (5,), "seed": 3, "dtype": "float64"}
 
@@ -105,3 +111,114 @@ def test_layers_that_cannot_be_stacked():
         maf(stacked=2)
     with pytest.raises(ValueError, match="flows.real_nvp: stacked=True is for vectors"):
         flows.real_nvp([4, 4, 1], stacked=True)
+
+
+# --- Files. ---
+
+OLD = pathlib.Path(__file__).parent.parent / "fixtures" / "v0.1.0"
+OLD_MODELS = {
+    "nice.keras": lambda: flows.nice([4], num_couplings=3, hidden_units=(4,), stacked=True),
+    "real_nvp.keras": lambda: flows.real_nvp(
+        [4], num_couplings=2, hidden_units=(4,), actnorm=True, context_size=2, stacked=True
+    ),
+    "maf.weights.h5": lambda: flows.maf([4], num_layers=2, hidden_units=(8,), stacked=True),
+    "iaf.keras": lambda: flows.iaf(
+        [4], num_layers=2, hidden_units=(8,), context_size=2, stacked=True
+    ),
+    "glow_dequantized.keras": lambda: tfd.TransformedDistribution(
+        flows.glow([4, 4, 1], num_levels=2, num_steps=2, hidden_filters=4, stacked=True),
+        preprocessing.Logit(scale=17.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OLD_MODELS)
+@pytest.mark.filterwarnings("ignore:tfp_flows. the weights are unchecked")
+def test_weights_of_an_older_version(name):
+    noise = preprocessing.UniformDequantization(num_levels=17, seed=0)
+    model = FlowModel(OLD_MODELS[name](), dequantization=noise if "dequantized" in name else None)
+    model.load_weights(OLD / name)
+    with np.load(OLD / "answers.npz") as answers:
+        x, context, wanted = (
+            answers.get(f"{name.split('.')[0]}/{what}") for what in ("x", "context", "log_prob")
+        )
+    np.testing.assert_allclose(model.log_prob(x, context), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_another_number_of_steps_is_refused(tmp_path):
+    def model(num, stacked):
+        flow = flows.maf(
+            [3], num_layers=num, order="same", hidden_units=(4,), seed=num, stacked=stacked
+        )
+        return FlowModel(flow)
+
+    for stacked in (True, False):
+        model(3, stacked).save_weights(tmp_path / f"{stacked}.weights.h5")
+        for other in (model(2, True), model(4, True), model(2, False)):
+            before = [v.numpy() for v in other.variables]
+            with pytest.raises(ValueError, match="holds the weights of another model"):
+                other.load_weights(tmp_path / f"{stacked}.weights.h5")
+            for v, value in zip(other.variables, before, strict=True):
+                np.testing.assert_array_equal(v.numpy(), value)
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    path = tmp_path / "m.weights.h5"
+    model = FlowModel(build("maf", stacked=True))
+    model.save_weights(path)
+    with h5py.File(path, "r+") as file:
+        lines = file["vars/unrolled"][()].tobytes().replace(b" 1 ", b" 7 ")
+        file["vars/unrolled"][...] = np.frombuffer(lines, np.uint8)
+    other = FlowModel(build("maf", stacked=False))
+    with pytest.raises(ValueError, match="'vars/unrolled' is not what was written"):
+        other.load_weights(path)
+    with h5py.File(path, "r+") as file:
+        del file["vars/digests"]
+    with (
+        pytest.warns(UserWarning, match="unchecked"),
+        pytest.raises(ValueError, match="is to be in it"),
+    ):
+        other.load_weights(path)
+
+
+def test_a_loop_of_loops_with_a_context_network(tmp_path):
+    def step(seed):
+        layer = conditioners.MLP(4, hidden_units=(3,), context_size=2, zero_output=False, seed=seed)
+        coupling = bijectors.AffineCoupling(layer, masks.halves(4))
+        return bijectors.Chain([bijectors.ActNorm(4, initialized=True), coupling])
+
+    def model(loops):
+        parts = [step(n) for n in range(5)]
+        if loops:
+            pairs = [bijectors.Repeat.of(parts[n : n + 2]) for n in (0, 2)]
+            parts = [bijectors.Repeat.of(pairs), parts[4]]
+        base = tfd.Independent(tfd.Normal(tf.zeros([4]), 1.0), 1)
+        flow = tfd.TransformedDistribution(base, bijectors.Chain(parts))
+        embedding = keras.layers.Dense(2, kernel_initializer=keras.initializers.GlorotNormal(1))
+        return FlowModel(flow, context_network=embedding)
+
+    x, context = (RNG.normal(size=(8, n)).astype("float32") for n in (4, 3))
+    for loops in (True, False):
+        one, other = model(loops), model(not loops)
+        wanted = one.log_prob(x, context)
+        np.testing.assert_allclose(other.log_prob(x, context), wanted, rtol=1e-5)
+        for v in one.trainable_variables:
+            v.assign_add(RNG.normal(size=v.shape, scale=0.1))
+        one.save_weights(tmp_path / f"{loops}.weights.h5")
+        other.load_weights(tmp_path / f"{loops}.weights.h5")
+        np.testing.assert_allclose(
+            other.log_prob(x, context), one.log_prob(x, context), rtol=1e-5, atol=1e-5
+        )
+        assert not np.allclose(one.log_prob(x, context), wanted, rtol=1e-3)
+
+
+def test_the_optimizer_of_the_other_form_keeps_its_state(tmp_path):
+    x, _ = data_of("maf")
+    model, other = (FlowModel(build("maf", stacked=stacked)) for stacked in (True, False))
+    for m in (model, other):
+        m.compile("adam")
+    model.fit(x, epochs=1, verbose=0)
+    model.save_weights(tmp_path / "m.weights.h5")
+    with pytest.warns(UserWarning, match="the optimizer keeps its own state"):
+        other.load_weights(tmp_path / "m.weights.h5")
+    assert int(other.optimizer.iterations.numpy()) == 0

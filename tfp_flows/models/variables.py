@@ -9,7 +9,6 @@ from tfp_flows import _private
 from tfp_flows.bijectors import FlowBijector, Network, Repeat
 from tfp_flows.bijectors.repeat import Place
 
-
 # Where Keras keeps the raw variables in a file: as one of the model's layers.
 _RAW = "layers/tensor_flow_variables/vars"
 
