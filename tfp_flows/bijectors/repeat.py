@@ -121,7 +121,7 @@ class Repeat(FlowBijector):
         self._drawn = weights is None
         if weights is None:
             self._check_step()
-            weights = _start(step, slots, num, seed)
+            weights = _start(step, slots, [_by_seed(seed, k) for k in range(1, num)])
         self._weights = self._stacks(tuple(weights))
         self._shared = shared
         self._place = Place(self)
@@ -158,6 +158,22 @@ class Repeat(FlowBijector):
             *([slot.variable.numpy() for slot in slots] for slots, _ in found), strict=True
         )
         return cls(steps[0], len(steps), weights=[np.stack(s) for s in stacks], **kwargs)
+
+    @classmethod
+    def like(cls, step, reseeds, **kwargs):
+        """A `Repeat` of `step` and of others like it, drawn by seeds of their own.
+
+        It is that `of` the same steps built one by one, and made in a fraction of the time.
+
+        Args:
+          step: the first step, one that can be in it.
+          reseeds: for each step but the first, a function from the seed of a part of `step`, or
+            `None`, to that of the part in its place.
+          **kwargs: as of the constructor.
+        """
+        slots, _ = _variables_of(step, f"{cls.__name__}.like")
+        weights = _start(step, slots, reseeds)
+        return cls(step, 1 + len(reseeds), weights=weights, **kwargs)
 
     @property
     def step(self):
@@ -673,17 +689,22 @@ def _layout(slots):
     return [(slot.variable.dtype, slot.variable.shape) for slot in slots]
 
 
-def _start(step, slots, num, seed):
-    """The stacks that `num` steps start from, of which the first is `step`."""
+def _by_seed(seed, k):
+    """How the `k`-th step is drawn, where its parts' own seeds say nothing else."""
+    numbers = itertools.count()
+
+    def reseed(own):
+        if seed is not None:
+            return _mixed(seed, k, next(numbers))
+        return None if own is None else _mixed(own, k)
+
+    return reseed
+
+
+def _start(step, slots, reseeds):
+    """The stacks that steps start from, of which the first is `step`."""
     rows = [[slot.variable.numpy()] for slot in slots]
-    for k in range(1, num):
-        numbers = itertools.count()
-
-        def reseed(own, k=k, numbers=numbers):
-            if seed is not None:
-                return _mixed(seed, k, next(numbers))
-            return None if own is None else _mixed(own, k)
-
+    for reseed in reseeds:
         drawn = draw(step, reseed)
         for slot, row in zip(slots, rows, strict=True):
             row.append(drawn.get(id(slot.variable), row[0]))

@@ -64,8 +64,8 @@ def autoregressive_flow(
         )
     size = int(np.prod(shape))
     next_seed = SeedStream(seed, recipe)
-    layers = []
-    for n in range(num_layers):
+
+    def layer(n, seeds):
         layer_order = "right-to-left" if order == "reversed" and n % 2 else "left-to-right"
         if order == "random" and n:
             layer_order = "random"
@@ -78,7 +78,7 @@ def autoregressive_flow(
             activation=activation,
             residual=residual,
             context_size=context_size,
-            seed=next_seed(),
+            seed=seeds[0],
             dtype=layer_policy(dtype),
         )
         parts = []
@@ -88,7 +88,8 @@ def autoregressive_flow(
         elif normalization == "batch_norm":
             parts.append(bijectors.BatchNorm(size, dtype=dtype, name=f"batch_norm_{n}"))
         parts.append(bijector(made, elementwise, dtype=dtype, name=f"{recipe}_{n}"))
-        layers.append(parts)
+        return parts
+
     unequal = {
         "order='random'": order == "random",
         "degrees='random'": degrees == "random",
@@ -96,7 +97,8 @@ def autoregressive_flow(
     }
     unequal = [what for what, is_so in unequal.items() if is_so]
     period = 2 if order == "reversed" else 1
-    parts = in_sequence(layers, period, stacked, f"flows.{recipe}", dtype, unequal)
+    seeds = [(next_seed(),) for _ in range(num_layers)]
+    parts = in_sequence(layer, seeds, period, stacked, f"flows.{recipe}", dtype, unequal=unequal)
     if len(shape) == 3:
         parts.insert(0, tfb.Reshape(event_shape_out=shape, event_shape_in=(size,)))
     return flow_of(

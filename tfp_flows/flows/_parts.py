@@ -133,12 +133,15 @@ def bounded_by_depth(layers, fan_in, blocks=1):
     }
 
 
-def in_sequence(layers, period, stacked, recipe, dtype, unequal=(), name="steps"):
-    """The parts of layers one after another: as they are, or in one loop.
+def in_sequence(
+    layer, seeds, period, stacked, recipe, dtype, *, unequal=(), name="steps", reverse=False
+):
+    """The parts of layers from the data to the latent: one after another, or in a loop.
 
     Args:
-      layers: lists of parts, from the data to the latent.
-      period: after how many layers they are equal again, but for the values of their variables.
+      layer: function of a layer's number and its seeds, that returns its parts.
+      seeds: for each layer the seeds of its parts.
+      period: after how many layers they are equal again, but for what is drawn by their seeds.
         What is left of a last period is kept as it is.
       stacked: the recipe's argument: `True`, `False`, or `None` for a loop from 8 periods on, one
         whose gradient computes nothing twice: no step of training is slower by it.
@@ -146,6 +149,7 @@ def in_sequence(layers, period, stacked, recipe, dtype, unequal=(), name="steps"
       dtype: dtype of the parts.
       unequal: the recipe's arguments, as they were given, by which no layers are equal.
       name: name of the loop.
+      reverse: whether the last layer is next to the data.
 
     Raises:
       TypeError: if `stacked` is none of them.
@@ -158,21 +162,24 @@ def in_sequence(layers, period, stacked, recipe, dtype, unequal=(), name="steps"
             f"{recipe}: stacked=True is for equal layers, got {' and '.join(unequal)}, by which "
             "each is another. Leave `stacked` out."
         )
-    num = len(layers) // period
-    recompute = bool(stacked)
-    if stacked is None:
-        stacked = num >= STACKED_FROM and not unequal
-    steps, rest = [], layers
-    if stacked and num:
-        rest = layers[num * period :]
-        for n in range(0, num * period, period):
-            parts = [part for layer in layers[n : n + period] for part in layer]
-            step = parts[0]
-            if len(parts) > 1:
-                step = bijectors.Chain(parts, dtype=dtype, name=f"step_{n // period}")
-            steps.append(step)
-        steps = [bijectors.Repeat.of(steps, recompute=recompute, name=name)]
-    return [*steps, *(part for layer in rest for part in layer)]
+    numbers = range(len(seeds))[:: -1 if reverse else 1]
+    num = len(numbers) // period
+    in_loop = num >= STACKED_FROM and not unequal if stacked is None else stacked
+    parts = []
+    if in_loop and num:
+        first = [part for n in numbers[:period] for part in layer(n, seeds[n])]
+        step = first[0]
+        if len(first) > 1:
+            step = bijectors.Chain(first, dtype=dtype, name=f"{name}_step")
+        own = [seed for n in numbers[:period] for seed in seeds[n]]
+        tables = []
+        for start in range(period, num * period, period):
+            others = [seed for n in numbers[start : start + period] for seed in seeds[n]]
+            tables.append(dict(zip(own, others, strict=True)))
+        reseeds = [table.__getitem__ for table in tables]
+        parts.append(bijectors.Repeat.like(step, reseeds, recompute=bool(stacked), name=name))
+        numbers = numbers[num * period :]
+    return parts + [part for n in numbers for part in layer(n, seeds[n])]
 
 
 def last_width(inputs, hidden_units):

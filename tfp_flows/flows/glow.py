@@ -113,20 +113,20 @@ def glow(
     policy = layer_policy(dtype)
     next_seed = SeedStream(seed, "glow")
 
-    def step(shape, label):
+    def step(shape, label, seeds):
         mask = masks.channel(shape)
         conditioner = conditioners.ConvNet(
             int((~mask[0, 0]).sum()) * coupling.num_parameters,
             filters=hidden_filters,
             activation=activation,
             context_size=context_size,
-            seed=next_seed(),
+            seed=seeds[0],
             dtype=policy,
         )
         return [
             bijectors.ActNorm(shape[-1], dtype=dtype, name=f"actnorm_{label}"),
             bijectors.InvertibleConv1x1(
-                shape[-1], seed=next_seed(), dtype=dtype, name=f"conv1x1_{label}"
+                shape[-1], seed=seeds[1], dtype=dtype, name=f"conv1x1_{label}"
             ),
             bijectors.Coupling(conditioner, mask, coupling, dtype=dtype, name=f"coupling_{label}"),
         ]
@@ -136,9 +136,15 @@ def glow(
         height, width, channels = shape
         squeezed = (height // 2, width // 2, 4 * channels)
         parts = [tfb.Invert(bijectors.Squeeze(dtype=dtype))]
-        steps = [step(squeezed, f"{number}_{n}") for n in range(num_steps)]
-        loop = f"steps_{number}"
-        parts += in_sequence(steps, 1, stacked, "flows.glow", dtype, name=loop)
+        parts += in_sequence(
+            lambda n, seeds: step(squeezed, f"{number}_{n}", seeds),
+            [(next_seed(), next_seed()) for _ in range(num_steps)],
+            1,
+            stacked,
+            "flows.glow",
+            dtype,
+            name=f"steps_{number}",
+        )
         if number < num_levels:
             kept = (*squeezed[:-1], squeezed[-1] // 2)
             prior = None

@@ -74,23 +74,22 @@ def nice(
             "shifts the other; its size must be at least 2, got 1. Use flows.maf."
         )
     next_seed = SeedStream(seed, "nice")
-    couplings = []
-    for n in range(num_couplings):
+
+    def coupling(n, seeds):
         mask = masks.alternating(size, flip=bool(n % 2))
         conditioner = conditioners.MLP(
             int((~mask).sum()),
             hidden_units=hidden_units,
             activation=activation,
             context_size=context_size,
-            seed=next_seed(),
+            seed=seeds[0],
             dtype=layer_policy(dtype),
         )
-        couplings.append(
-            [bijectors.AdditiveCoupling(conditioner, mask, dtype=dtype, name=f"coupling_{n}")]
-        )
+        return [bijectors.AdditiveCoupling(conditioner, mask, dtype=dtype, name=f"coupling_{n}")]
+
     # The chain's first member is next to the data; the paper rescales next to the latent.
-    couplings.reverse()
-    parts = in_sequence(couplings, 2, stacked, "flows.nice", dtype)
+    seeds = [(next_seed(),) for _ in range(num_couplings)]
+    parts = in_sequence(coupling, seeds, 2, stacked, "flows.nice", dtype, reverse=True)
     parts.append(bijectors.Rescale([size], dtype=dtype))
     if len(shape) == 3:
         parts.insert(0, tfb.Reshape(event_shape_out=shape, event_shape_in=(size,)))

@@ -147,11 +147,13 @@ def real_nvp(
                 f"flows.real_nvp: mask must be 'alternating' or 'halves', got {mask!r}."
             )
         make_mask = getattr(masks, mask)
-        layers = []
-        for n in range(sizes["num_couplings"]):
+
+        def coupling(n, seeds):
             half = make_mask(shape[0], flip=bool(n % 2))
-            layers.append(couplings.vector(half, sizes["hidden_units"]))
-        parts = in_sequence(layers, 2, stacked, "flows.real_nvp", dtype)
+            return couplings.vector(half, sizes["hidden_units"], n, *seeds)
+
+        seeds = [(couplings.next_seed(),) for _ in range(sizes["num_couplings"])]
+        parts = in_sequence(coupling, seeds, 2, stacked, "flows.real_nvp", dtype)
     else:
         num_scales = sizes["num_scales"]
         divisor = 2 ** (num_scales - 1)
@@ -189,7 +191,7 @@ class _Couplings:
         self._elementwise = elementwise
         self._actnorm = actnorm
         self._dtype = dtype
-        self._next_seed = SeedStream(seed, "real_nvp")
+        self.next_seed = SeedStream(seed, "real_nvp")
         self._network = {
             "activation": activation,
             "context_size": context_size,
@@ -197,29 +199,24 @@ class _Couplings:
         }
         self._count = 0
 
-    def vector(self, mask, hidden_units):
+    def vector(self, mask, hidden_units, n, seed):
         size = int((~mask).sum()) * self._elementwise.num_parameters
-        return self._coupling(
-            mask,
-            conditioners.MLP(
-                size, hidden_units=hidden_units, seed=self._next_seed(), **self._network
-            ),
-        )
+        network = conditioners.MLP(size, hidden_units=hidden_units, seed=seed, **self._network)
+        return self._coupling(mask, network, n)
 
     def image(self, mask, num_blocks, filters):
         channels = mask.shape[-1]
         if (mask == mask[:1, :1]).all():  # a channel mask: only the other channels change
             channels = int((~mask[0, 0]).sum())
-        return self._coupling(
-            mask,
-            conditioners.ResNet(
-                channels * self._elementwise.num_parameters,
-                filters=filters,
-                num_blocks=num_blocks,
-                seed=self._next_seed(),
-                **self._network,
-            ),
+        network = conditioners.ResNet(
+            channels * self._elementwise.num_parameters,
+            filters=filters,
+            num_blocks=num_blocks,
+            seed=self.next_seed(),
+            **self._network,
         )
+        n, self._count = self._count, self._count + 1
+        return self._coupling(mask, network, n)
 
     def scale(self, shape, num_scales, num_blocks, filters):
         height, width, channels = shape
@@ -249,8 +246,7 @@ class _Couplings:
         ]
         return parts
 
-    def _coupling(self, mask, conditioner):
-        n, self._count = self._count, self._count + 1
+    def _coupling(self, mask, conditioner, n):
         parts = [
             bijectors.Coupling(
                 conditioner, mask, self._elementwise, dtype=self._dtype, name=f"coupling_{n}"
