@@ -103,8 +103,6 @@ def elementwise_of(recipe, elementwise, kwargs):
 
 # Elementwise maps, by name, that have the `rate` of an affine part.
 WITH_RATE = ("affine", "affine_rational_quadratic_spline")
-# From how many equal periods on a recipe stacks them by itself.
-STACKED_FROM = 8
 # The recipes' default shapes, of up to 10 layers and 2048 inputs of their last layers in all, train
 # at Adam's 3e-3 as they are.
 _LAYERS_OF_ALL, _FAN_IN_OF_ALL = 10, 2048
@@ -134,7 +132,17 @@ def bounded_by_depth(layers, fan_in, blocks=1):
 
 
 def in_sequence(
-    layer, seeds, period, stacked, recipe, dtype, *, unequal=(), name="steps", reverse=False
+    layer,
+    seeds,
+    period,
+    stacked,
+    recipe,
+    dtype,
+    *,
+    unequal=(),
+    by_itself_from=None,
+    name="steps",
+    reverse=False,
 ):
     """The parts of layers from the data to the latent: one after another, or in a loop.
 
@@ -143,11 +151,12 @@ def in_sequence(
       seeds: for each layer the seeds of its parts.
       period: after how many layers they are equal again, but for what is drawn by their seeds.
         What is left of a last period is kept as it is.
-      stacked: the recipe's argument: `True`, `False`, or `None` for a loop from 8 periods on, one
-        whose gradient computes nothing twice: no step of training is slower by it.
+      stacked: the recipe's argument: `True`, `False`, or `None` for a loop from so many periods on
+        as `by_itself_from` says, one whose gradient computes nothing twice.
       recipe: name of the recipe, for messages.
       dtype: dtype of the parts.
       unequal: the recipe's arguments, as they were given, by which no layers are equal.
+      by_itself_from: number of periods, or `None` for no loop unless it is asked for.
       name: name of the loop.
       reverse: whether the last layer is next to the data.
 
@@ -164,7 +173,9 @@ def in_sequence(
         )
     numbers = range(len(seeds))[:: -1 if reverse else 1]
     num = len(numbers) // period
-    in_loop = num >= STACKED_FROM and not unequal if stacked is None else stacked
+    in_loop = stacked
+    if stacked is None:
+        in_loop = by_itself_from is not None and num >= by_itself_from
     parts = []
     if in_loop and num:
         first = [part for n in numbers[:period] for part in layer(n, seeds[n])]

@@ -19,6 +19,8 @@ from tfp_flows.flows._parts import (
 tfb = tfp.bijectors
 tfd = tfp.distributions
 
+# From so many steps on a loop starts sooner, in less memory, and trains no slower.
+_STACKED_FROM = 8
 _COUPLINGS = {"affine": "affine", "additive": "shift"}
 
 
@@ -143,6 +145,7 @@ def glow(
             stacked,
             "flows.glow",
             dtype,
+            by_itself_from=_STACKED_FROM,
             name=f"steps_{number}",
         )
         if number < num_levels:

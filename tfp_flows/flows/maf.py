@@ -53,6 +53,7 @@ def maf(
         `None`.
       stacked: whether the layers run in a loop, by pairs if their orders take turns, as
         `flows.glow`. Not those of random orders or degrees, nor with batch normalization.
+        Default: not; layers without convolutions are traced fast one by one.
       seed: `int`; the same seed gives the same initial weights, orders and degrees.
       dtype: float32 (default) or float64.
       name: name of the distribution.

@@ -46,7 +46,7 @@ def nice(
         with event shape `[D]`.
       trainable_base: whether the base's location and scale are trained.
       context_size: size of a conditioning vector, or `None`.
-      stacked: whether pairs of couplings run in a loop, as `flows.glow`.
+      stacked: whether pairs of couplings run in a loop, as `flows.glow`. Default: not.
       seed: `int`; the same seed gives the same initial weights.
       dtype: float32 (default) or float64.
       name: name of the distribution.

@@ -113,7 +113,8 @@ class Persistence:
         try:
             with weights.opened(path if path.endswith(".h5") else weights_member(path)) as file:
                 weights.check_bytes(file)
-                if not skip_mismatch and not weights.has_layout_of(file, self):
+                in_loop = repeats_of(self.distribution) or weights.has_loops(file)
+                if in_loop and not skip_mismatch and not weights.has_layout_of(file, self):
                     weights.load_unrolled(file, unrolled_layout_of(self))
                     self._warn_of_optimizer(file)
                     return

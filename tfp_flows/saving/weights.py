@@ -221,6 +221,11 @@ def check_store(model, store):
     return check_model(store.h5_file, model, prefix)
 
 
+def has_loops(file):
+    """Whether the model that a file was written by had steps in a loop."""
+    return f"vars/{_UNROLLED}" in _datasets(file)
+
+
 def has_layout_of(file, model):
     """Whether a file holds the weights of a model, in a loop where the model has them in one."""
     found = _datasets(file)
