@@ -106,6 +106,8 @@ WITH_RATE = ("affine", "affine_rational_quadratic_spline")
 # The recipes' default shapes, of up to 10 layers and 2048 inputs of their last layers in all, train
 # at Adam's 3e-3 as they are.
 _LAYERS_OF_ALL, _FAN_IN_OF_ALL = 10, 2048
+# Likewise those of Glow's paper for small images: 12 rotations of up to 48 channels.
+_SIZES_OF_ALL = 576
 
 
 def bounded_by_depth(layers, fan_in, blocks=1):
@@ -129,6 +131,20 @@ def bounded_by_depth(layers, fan_in, blocks=1):
         "rate": min(1.0, share**1.5 / blocks),
         "cap": 3.0 * min(1.0, _LAYERS_OF_ALL / max(1, layers)),
     }
+
+
+def rate_of_rotations(layers, size):
+    """The `rate` of an `InvertibleConv1x1` by which Adam trains a flow of any depth.
+
+        rate = min(1, (576 / (layers * size))^(3/2))
+
+    A step of Adam turns one rotation by (rate * size * learning rate), and a flow by their sum.
+
+    Args:
+      layers: number of rotations that a row goes through.
+      size: number of channels.
+    """
+    return min(1.0, (_SIZES_OF_ALL / max(1, layers * size)) ** 1.5)
 
 
 def in_sequence(

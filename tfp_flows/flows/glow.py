@@ -14,6 +14,7 @@ from tfp_flows.flows._parts import (
     layer_policy,
     make_base,
     positive,
+    rate_of_rotations,
 )
 
 tfb = tfp.bijectors
@@ -128,7 +129,11 @@ def glow(
         return [
             bijectors.ActNorm(shape[-1], dtype=dtype, name=f"actnorm_{label}"),
             bijectors.InvertibleConv1x1(
-                shape[-1], seed=seeds[1], dtype=dtype, name=f"conv1x1_{label}"
+                shape[-1],
+                seed=seeds[1],
+                rate=rate_of_rotations(num_levels * num_steps, shape[-1]),
+                dtype=dtype,
+                name=f"conv1x1_{label}",
             ),
             bijectors.Coupling(conditioner, mask, coupling, dtype=dtype, name=f"coupling_{label}"),
         ]

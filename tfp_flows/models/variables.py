@@ -136,7 +136,8 @@ def layout_of(model):
 
 
 def _line(name, variable, index=()):
-    dtype = tf.as_dtype(variable.dtype).name
+    # Whole numbers were int32 in version 0.1.
+    dtype = tf.as_dtype(variable.dtype).name.replace("int64", "int32")
     return f"{name}: {dtype} {list(variable.shape)[len(index) :]}"
 
 
