@@ -80,6 +80,22 @@ def _factor_out(dtype, prior=False):
     return bijectors.FactorOut(below, (2, 2, 4), conditioner=conditioner)
 
 
+def _glow_step(dtype):
+    return bijectors.Chain(
+        [
+            bijectors.ActNorm(2, dtype=dtype),
+            bijectors.InvertibleConv1x1(2, seed=3, dtype=dtype),
+            image_coupling(masks.channel(IMAGE), AFFINE)(dtype),
+        ]
+    )
+
+
+def _conditional_period(dtype):
+    halves = masks.halves(4), masks.halves(4, flip=True)
+    parts = [vector_coupling(mask, SPLINE, context_size=2)(dtype) for mask in halves]
+    return bijectors.Repeat(bijectors.Chain(parts), 2, recompute=False, seed=5)
+
+
 def _functional_conditioner(dtype):
     x, c = keras.Input([2], dtype=dtype), keras.Input([2], dtype=dtype)
     merged = keras.layers.Concatenate(dtype=dtype)([x, c])
@@ -291,6 +307,19 @@ CASES = {
     "factor_out": dict(make=_factor_out, x=points(2, 2, 4), event_ndims=3),
     "factor_out_learned_prior": dict(
         make=lambda dtype: _factor_out(dtype, prior=True), x=points(2, 2, 4), event_ndims=3
+    ),
+    "repeat": dict(
+        make=lambda dtype: bijectors.Repeat(_glow_step(dtype), 3),
+        x=points(*IMAGE),
+        event_ndims=3,
+    ),
+    "repeat_context_keeping": dict(
+        make=_conditional_period,
+        x=points(4),
+        context=context(),
+        event_ndims=1,
+        xla=False,
+        skip=FILES,
     ),
     "chain_of_everything": dict(
         make=_mixed_chain,

@@ -9,6 +9,7 @@ import inspect
 
 import keras
 from keras.src.saving import saving_lib
+from keras.src.utils import naming
 from tensorflow.python import pywrap_tfe
 from tensorflow.python.distribute.input_lib import DistributedDataset
 from tensorflow.python.eager import record
@@ -161,6 +162,44 @@ def visit_weights(model, visit, prefix="", skip=()):
       skip: the objects whose weights are left out.
     """
     _walk(model, _Recorder(visit), prefix, skip)
+
+
+def paths_in_list(name, layers):
+    """Where in a file Keras keeps the variables of layers in a list, by their identity.
+
+    Args:
+      name: that of the attribute of the model that holds the list.
+      layers: the layers; one may be there several times, as layers like it would be.
+
+    Returns:
+      For each layer, a dictionary of paths.
+    """
+    counts, found = {}, []
+    for layer in layers:
+        kind = naming.to_snake_case(type(layer).__name__)
+        number = counts[kind] = counts.get(kind, -1) + 1
+        paths = {}
+        prefix = f"{name}/{kind}_{number}" if number else f"{name}/{kind}"
+        visit_weights(layer, lambda path, v, paths=paths: paths.setdefault(id(v), path), prefix)
+        found.append(paths)
+    return found
+
+
+def paths_of(name, layer):
+    """Pairs of a variable of a layer and where in a file Keras keeps it.
+
+    Args:
+      name: that of the attribute of the model that holds the layer.
+      layer: the layer.
+    """
+    found = {}
+    visit_weights(layer, lambda path, v: found.setdefault(id(v), path), name)
+    return [(v, found[id(v)]) for v in layer.variables]
+
+
+def in_order_of_file(layer):
+    """The variables of a layer in the order in which Keras keeps them."""
+    return layer._trainable_variables + layer._non_trainable_variables
 
 
 def prefix_of(store):

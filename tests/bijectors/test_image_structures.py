@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows import bijectors
+from tfp_flows import bijectors, saving
 
 tfb = tfp.bijectors
 rng = np.random.default_rng(0)
@@ -162,6 +162,23 @@ def test_variables_of_another_shape(make, message):
 def test_sizes_that_are_no_integers(kind, size):
     with pytest.raises(TypeError, match=f"{kind.__name__} '.*': size must be an integer >= 1"):
         kind(size)
+
+
+def test_a_rate_slows_training_and_nothing_else():
+    slow, plain = (bijectors.InvertibleConv1x1(4, seed=3, rate=rate) for rate in (0.25, 1.0))
+    np.testing.assert_allclose(slow.matrix, plain.matrix, rtol=1e-6, atol=1e-7)
+    for conv in (slow, plain):
+        conv.lu.assign_add(tf.fill([4, 4], 0.1 / conv.rate))
+        conv.log_scale.assign_add(tf.fill([4], 0.1 / conv.rate))
+    np.testing.assert_allclose(slow.matrix, plain.matrix, rtol=1e-5, atol=1e-6)
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    expected = np.linalg.slogdet(slow.matrix.numpy())[1]
+    np.testing.assert_allclose(slow.inverse_log_det_jacobian(x, 1), expected, rtol=1e-5)
+    np.testing.assert_allclose(slow.forward(slow.inverse(x)), x, rtol=1e-4, atol=1e-5)
+    again = saving.rebuild(saving.describe(step=slow))["step"]
+    assert again.rate == 0.25
+    with pytest.raises(ValueError, match="rate must be"):
+        bijectors.InvertibleConv1x1(4, rate=0.0)
 
 
 def test_conv1x1_arguments():

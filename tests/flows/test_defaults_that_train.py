@@ -11,7 +11,10 @@ from tfp_flows import FlowModel, bijectors, elementwise, flows
 def bounds(flow):
     """Of the couplings and autoregressive layers; learned priors of `FactorOut` have none."""
     kinds = bijectors.Coupling, bijectors.MaskedAutoregressive, bijectors.InverseAutoregressive
-    parts = [part for part in flow.bijector.submodules if isinstance(part, kinds)]
+    parts = [*flow.bijector.submodules]
+    for loop in [part for part in parts if isinstance(part, bijectors.Repeat)]:
+        parts += loop.step.submodules
+    parts = [part for part in parts if isinstance(part, kinds)]
     (found,) = {(part.elementwise.rate, part.elementwise.cap) for part in parts}
     return found
 

@@ -15,6 +15,7 @@ from tfp_flows.bijectors.modes import (
     training_mode,
 )
 from tfp_flows.bijectors.network import Network
+from tfp_flows.bijectors.repeat import Repeat
 from tfp_flows.bijectors.rescale import Rescale
 from tfp_flows.bijectors.road import context_kwargs
 from tfp_flows.bijectors.squeeze import Squeeze
@@ -32,6 +33,7 @@ __all__ = [
     "InvertibleConv1x1",
     "MaskedAutoregressive",
     "Network",
+    "Repeat",
     "Rescale",
     "Squeeze",
     "Weight",

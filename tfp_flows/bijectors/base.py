@@ -212,6 +212,23 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
         """Parts of it that act on some of the channels by themselves: pairs of slice, bijector."""
         return ()
 
+    @property
+    def in_loop(self):
+        """The steps that this one goes in a loop, as `tfb.Chain` has them; else empty."""
+        return ()
+
+    def redrawn(self, reseed):
+        """What another one like it would start from, where that is drawn at random.
+
+        Args:
+          reseed: function from the seed that it was made with, or `None`, to another.
+
+        Returns:
+          Pairs of a variable and an array. A network's variables are not among them.
+        """
+        del reseed
+        return ()
+
     def get_config(self):
         """The constructor arguments, for saving; of a subclass, if it is registered with Keras."""
         return {name: v for name, v in self.parameters.items() if name != "parameters"}

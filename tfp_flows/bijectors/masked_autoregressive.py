@@ -138,7 +138,8 @@ class MaskedAutoregressive(FlowBijector):
 
     def _one_after_another(self, value, context, act):
         if self._sequential is not None:
-            value, log_det = self._sequential(value, context)
+            with self._network.reading():
+                value, log_det = self._sequential(value, context)
         else:
             value, log_det = self._by_passes(value, context, act)
         return value, self._summed(log_det)

@@ -86,6 +86,10 @@ def reduce_sum():
     return getattr(_state, "reduce_sum", None)
 
 
+class AssignedInCall(ValueError):
+    """Raised where a part that reads other values than those of its variables changes some."""
+
+
 @contextlib.contextmanager
 def reading(values):
     """Has bijectors and their networks read other values than those of their variables.

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfp_flows.bijectors import context as contexts
-from tfp_flows.bijectors.modes import in_training_mode, substitutes
+from tfp_flows.bijectors.modes import AssignedInCall, in_training_mode, substitutes
 
 
 class Network(tf.Module):
@@ -88,8 +88,7 @@ class Network(tf.Module):
     def _call_layer(self, x, context):
         # So that Dropout, and whatever else tells training from inference, does so in `fit`.
         training = in_training_mode()
-        values = substitutes()
-        with _stateless(self.layer, values) if values else contextlib.nullcontext():
+        with self.reading():
             if context is None:
                 out = self.layer(x, training=training)
             elif self._by_keyword:
@@ -98,6 +97,38 @@ class Network(tf.Module):
                 out = self.layer([x, context], training=training)
         # A conditioner may compute in bfloat16; the bijector never does.
         return tf.cast(out, self._dtype)
+
+    def reading(self):
+        """Has the layer read the values that `modes.reading` gives its variables, in a block."""
+        values = substitutes()
+        return _stateless(self.layer, values) if values else contextlib.nullcontext()
+
+    def redrawn(self, reseed):
+        """What the variables of another layer like this one would start from.
+
+        Args:
+          reseed: function from a seed in the layer's configuration, or `None`, to another.
+
+        Returns:
+          Pairs of a variable and an array; of floating ones, others are not drawn at random.
+
+        Raises:
+          ValueError: if the layer cannot be built from its configuration.
+        """
+        layer = self.layer
+        try:
+            other = type(layer).from_config(_reseeded(layer.get_config(), reseed))
+            if not other.built:
+                other.build_from_config(layer.get_build_config())
+        except (NotImplementedError, TypeError, ValueError) as error:
+            why = str(error).splitlines()[-1][:200]
+            raise ValueError(
+                f"the layer '{layer.name}' cannot be drawn anew from its configuration ({why}). "
+                "Give it a get_config, register its functions with Keras, or stack layers that "
+                "were drawn one by one (Repeat.of)."
+            ) from error
+        pairs = zip(layer.variables, other.variables, strict=True)
+        return [(v.value, w.numpy()) for v, w in pairs if v.value.dtype.is_floating]
 
     def _check_output(self, owner):
         event_in, event_out = self._shapes
@@ -141,10 +172,32 @@ class Network(tf.Module):
         )
 
 
+@contextlib.contextmanager
 def _stateless(layer, values):
-    """Has a layer read the values that `reading` gives its variables."""
     mapping = [(v, values[id(v.value)]) for v in layer.variables if id(v.value) in values]
-    return keras.StatelessScope(state_mapping=mapping)
+    with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+        given = dict(scope.state_mapping)
+        yield
+    # What a layer assigns or adds in here would be lost without a word.
+    for v in layer.variables:
+        if scope.state_mapping.get(id(v)) is not given.get(id(v)):
+            raise AssignedInCall(f"'{v.path}' of the layer '{layer.name}' is assigned")
+    if scope.losses:
+        raise AssignedInCall(f"the layer '{layer.name}' adds a loss")
+
+
+def _reseeded(config, reseed):
+    """A configuration with other seeds, wherever in it they are."""
+    if isinstance(config, dict):
+        return {
+            name: reseed(value)
+            if name == "seed" and isinstance(value, (int, type(None)))
+            else _reseeded(value, reseed)
+            for name, value in config.items()
+        }
+    if isinstance(config, (list, tuple)):
+        return type(config)(_reseeded(value, reseed) for value in config)
+    return config
 
 
 def _takes_context(layer):

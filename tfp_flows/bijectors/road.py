@@ -80,6 +80,13 @@ class Step:
                 found = zip(slices, self.bijector.bijectors, strict=True)
         return tuple((part, tuple(steps_of(b, self.inverse))) for part, b in found)
 
+    @property
+    def in_loop(self):
+        """The steps that a loop goes, one by one; empty for what is none."""
+        members = self.bijector.in_loop if isinstance(self.bijector, FlowBijector) else ()
+        members = members if self.inverse else reversed(members)
+        return tuple(step for member in members for step in steps_of(member, self.inverse))
+
     def _block_sizes(self):
         blocks = self.bijector
         return blocks.inverse_block_sizes if self.inverse else blocks.block_sizes
@@ -135,12 +142,17 @@ def walk(steps, value, context, ndims):
 
 
 def visit(steps, value, context, ndims):
-    """Goes all steps one by one, what is inside a part before the part itself.
+    """Goes all steps one by one, what is inside a part before the part itself, loops unrolled.
 
     Yields:
       The step, what it was given and the rank of one event of it, and what it returned.
     """
     for step in steps:
+        if step.in_loop:
+            for found in visit(step.in_loop, value, context, ndims):
+                yield found
+                value, _, ndims = found[-1]
+            continue
         for part, below in step.branches:
             yield from visit(below, value[..., part], context, ndims)
         result = step(value, context, ndims)

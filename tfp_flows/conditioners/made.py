@@ -185,7 +185,7 @@ class MADE(Dense):
         if isinstance(variable, tf.Variable):
             with tf.init_scope():
                 if tf.executing_eagerly():
-                    self._degree_sets = variable.numpy()
+                    self._degree_sets = variable.numpy().astype(np.int32)
 
     def _warn_of_lost_dependencies(self):
         lost = 0
@@ -227,7 +227,8 @@ class MADE(Dense):
         self._degrees_weight = self.add_weight(
             name="degrees",
             shape=self._degree_sets.shape,
-            dtype="int32",
+            # TensorFlow keeps int32 variables on the host, where XLA on a GPU cannot read them.
+            dtype="int64",
             initializer=lambda shape, dtype: tf.constant(self._degree_sets, dtype),
             trainable=False,
         )

@@ -54,6 +54,7 @@ def _masked_product(x, kernel, mask):
     if not isinstance(mask, tuple):
         return tf.matmul(x, tf.where(mask, kernel, tf.zeros([], kernel.dtype)))
     keep, columns, rows = mask
+    keep = tf.identity(keep)  # The gradient of a loop finds no eager tensor in one of its steps.
 
     @tf.custom_gradient
     def product(x, kernel):

@@ -11,6 +11,7 @@ from tfp_flows.flows._parts import (
     elementwise_of,
     event_of,
     flow_of,
+    in_sequence,
     last_width,
     layer_policy,
     make_base,
@@ -40,6 +41,7 @@ def autoregressive_flow(
     base,
     trainable_base,
     context_size,
+    stacked,
     seed,
     dtype,
     name,
@@ -62,8 +64,8 @@ def autoregressive_flow(
         )
     size = int(np.prod(shape))
     next_seed = SeedStream(seed, recipe)
-    parts = []
-    for n in range(num_layers):
+
+    def layer(n, seeds):
         layer_order = "right-to-left" if order == "reversed" and n % 2 else "left-to-right"
         if order == "random" and n:
             layer_order = "random"
@@ -76,15 +78,27 @@ def autoregressive_flow(
             activation=activation,
             residual=residual,
             context_size=context_size,
-            seed=next_seed(),
+            seed=seeds[0],
             dtype=layer_policy(dtype),
         )
+        parts = []
         # On the data side of a layer: it normalizes what the layer's network is about to see.
         if normalization == "actnorm":
             parts.append(bijectors.ActNorm(size, dtype=dtype, name=f"actnorm_{n}"))
         elif normalization == "batch_norm":
             parts.append(bijectors.BatchNorm(size, dtype=dtype, name=f"batch_norm_{n}"))
         parts.append(bijector(made, elementwise, dtype=dtype, name=f"{recipe}_{n}"))
+        return parts
+
+    unequal = {
+        "order='random'": order == "random",
+        "degrees='random'": degrees == "random",
+        "normalization='batch_norm'": normalization == "batch_norm",
+    }
+    unequal = [what for what, is_so in unequal.items() if is_so]
+    period = 2 if order == "reversed" else 1
+    seeds = [(next_seed(),) for _ in range(num_layers)]
+    parts = in_sequence(layer, seeds, period, stacked, f"flows.{recipe}", dtype, unequal=unequal)
     if len(shape) == 3:
         parts.insert(0, tfb.Reshape(event_shape_out=shape, event_shape_in=(size,)))
     return flow_of(

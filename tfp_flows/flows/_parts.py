@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows import bijectors
 from tfp_flows import elementwise as elementwise_maps
 
 tfb = tfp.bijectors
@@ -105,6 +106,8 @@ WITH_RATE = ("affine", "affine_rational_quadratic_spline")
 # The recipes' default shapes, of up to 10 layers and 2048 inputs of their last layers in all, train
 # at Adam's 3e-3 as they are.
 _LAYERS_OF_ALL, _FAN_IN_OF_ALL = 10, 2048
+# Likewise those of Glow's paper for small images: 12 rotations of up to 48 channels.
+_SIZES_OF_ALL = 576
 
 
 def bounded_by_depth(layers, fan_in, blocks=1):
@@ -128,6 +131,82 @@ def bounded_by_depth(layers, fan_in, blocks=1):
         "rate": min(1.0, share**1.5 / blocks),
         "cap": 3.0 * min(1.0, _LAYERS_OF_ALL / max(1, layers)),
     }
+
+
+def rate_of_rotations(layers, size):
+    """The `rate` of an `InvertibleConv1x1` by which Adam trains a flow of any depth.
+
+        rate = min(1, (576 / (layers * size))^(3/2))
+
+    A step of Adam turns one rotation by (rate * size * learning rate), and a flow by their sum.
+
+    Args:
+      layers: number of rotations that a row goes through.
+      size: number of channels.
+    """
+    return min(1.0, (_SIZES_OF_ALL / max(1, layers * size)) ** 1.5)
+
+
+def in_sequence(
+    layer,
+    seeds,
+    period,
+    stacked,
+    recipe,
+    dtype,
+    *,
+    unequal=(),
+    by_itself_from=None,
+    name="steps",
+    reverse=False,
+):
+    """The parts of layers from the data to the latent: one after another, or in a loop.
+
+    Args:
+      layer: function of a layer's number and its seeds, that returns its parts.
+      seeds: for each layer the seeds of its parts.
+      period: after how many layers they are equal again, but for what is drawn by their seeds.
+        What is left of a last period is kept as it is.
+      stacked: the recipe's argument: `True`, `False`, or `None` for a loop from so many periods on
+        as `by_itself_from` says, one whose gradient computes nothing twice.
+      recipe: name of the recipe, for messages.
+      dtype: dtype of the parts.
+      unequal: the recipe's arguments, as they were given, by which no layers are equal.
+      by_itself_from: number of periods, or `None` for no loop unless it is asked for.
+      name: name of the loop.
+      reverse: whether the last layer is next to the data.
+
+    Raises:
+      TypeError: if `stacked` is none of them.
+      ValueError: if it is `True`, and layers that are not equal cannot be.
+    """
+    if not isinstance(stacked, (bool, type(None))):
+        raise TypeError(f"{recipe}: stacked must be True, False or None, got {stacked!r}.")
+    if stacked and unequal:
+        raise ValueError(
+            f"{recipe}: stacked=True is for equal layers, got {' and '.join(unequal)}, by which "
+            "each is another. Leave `stacked` out."
+        )
+    numbers = range(len(seeds))[:: -1 if reverse else 1]
+    num = len(numbers) // period
+    in_loop = stacked
+    if stacked is None:
+        in_loop = by_itself_from is not None and num >= by_itself_from
+    parts = []
+    if in_loop and num:
+        first = [part for n in numbers[:period] for part in layer(n, seeds[n])]
+        step = first[0]
+        if len(first) > 1:
+            step = bijectors.Chain(first, dtype=dtype, name=f"{name}_step")
+        own = [seed for n in numbers[:period] for seed in seeds[n]]
+        tables = []
+        for start in range(period, num * period, period):
+            others = [seed for n in numbers[start : start + period] for seed in seeds[n]]
+            tables.append(dict(zip(own, others, strict=True)))
+        reseeds = [table.__getitem__ for table in tables]
+        parts.append(bijectors.Repeat.like(step, reseeds, recompute=bool(stacked), name=name))
+        numbers = numbers[num * period :]
+    return parts + [part for n in numbers for part in layer(n, seeds[n])]
 
 
 def last_width(inputs, hidden_units):

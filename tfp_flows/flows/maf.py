@@ -20,6 +20,7 @@ def maf(
     base="normal",
     trainable_base=False,
     context_size=None,
+    stacked=None,
     seed=None,
     dtype=tf.float32,
     name="maf",
@@ -50,6 +51,9 @@ def maf(
       trainable_base: whether the base's location and scale are trained.
       context_size: size of a conditioning vector that every layer of every MADE sees, or
         `None`.
+      stacked: whether the layers run in a loop, by pairs if their orders take turns, as
+        `flows.glow`. Not those of random orders or degrees, nor with batch normalization.
+        Default: not; layers without convolutions are traced fast one by one.
       seed: `int`; the same seed gives the same initial weights, orders and degrees.
       dtype: float32 (default) or float64.
       name: name of the distribution.
@@ -89,6 +93,7 @@ def maf(
         base=base,
         trainable_base=trainable_base,
         context_size=context_size,
+        stacked=stacked,
         seed=seed,
         dtype=dtype,
         name=name,

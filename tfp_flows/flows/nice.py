@@ -5,7 +5,15 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners, masks
-from tfp_flows.flows._parts import SeedStream, event_of, flow_of, layer_policy, make_base, positive
+from tfp_flows.flows._parts import (
+    SeedStream,
+    event_of,
+    flow_of,
+    in_sequence,
+    layer_policy,
+    make_base,
+    positive,
+)
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -20,6 +28,7 @@ def nice(
     base="logistic",
     trainable_base=False,
     context_size=None,
+    stacked=None,
     seed=None,
     dtype=tf.float32,
     name="nice",
@@ -37,6 +46,7 @@ def nice(
         with event shape `[D]`.
       trainable_base: whether the base's location and scale are trained.
       context_size: size of a conditioning vector, or `None`.
+      stacked: whether pairs of couplings run in a loop, as `flows.glow`. Default: not.
       seed: `int`; the same seed gives the same initial weights.
       dtype: float32 (default) or float64.
       name: name of the distribution.
@@ -64,22 +74,23 @@ def nice(
             "shifts the other; its size must be at least 2, got 1. Use flows.maf."
         )
     next_seed = SeedStream(seed, "nice")
-    parts = [bijectors.Rescale([size], dtype=dtype)]
-    for n in range(num_couplings):
+
+    def coupling(n, seeds):
         mask = masks.alternating(size, flip=bool(n % 2))
         conditioner = conditioners.MLP(
             int((~mask).sum()),
             hidden_units=hidden_units,
             activation=activation,
             context_size=context_size,
-            seed=next_seed(),
+            seed=seeds[0],
             dtype=layer_policy(dtype),
         )
-        parts.append(
-            bijectors.AdditiveCoupling(conditioner, mask, dtype=dtype, name=f"coupling_{n}")
-        )
+        return [bijectors.AdditiveCoupling(conditioner, mask, dtype=dtype, name=f"coupling_{n}")]
+
     # The chain's first member is next to the data; the paper rescales next to the latent.
-    parts.reverse()
+    seeds = [(next_seed(),) for _ in range(num_couplings)]
+    parts = in_sequence(coupling, seeds, 2, stacked, "flows.nice", dtype, reverse=True)
+    parts.append(bijectors.Rescale([size], dtype=dtype))
     if len(shape) == 3:
         parts.insert(0, tfb.Reshape(event_shape_out=shape, event_shape_in=(size,)))
     return flow_of(

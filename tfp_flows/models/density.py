@@ -12,6 +12,7 @@ from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.modes import training_mode
 from tfp_flows.models.inputs import arrays, as_context, check_context, unpack
 from tfp_flows.models.sampling import stateless_seed
+from tfp_flows.models.variables import flags_of
 
 
 class Density:
@@ -245,7 +246,11 @@ class Density:
         """The parts whose data-dependent initialisation has not happened yet."""
         # Once initialised is initialised for good: the variables are not read again.
         with tf.init_scope():  # A value, in the trace of a larger model too.
-            left = [part for part in self._actnorms if not bool(part.initialized.numpy())]
+            left = [
+                part
+                for part in self._actnorms
+                if not all(flag.numpy().all() for flag in flags_of(part))
+            ]
         object.__setattr__(self, "_actnorms", left)
         return left
 

@@ -35,6 +35,7 @@ from tfp_flows.models.variables import (
     actnorms_of,
     conditioners_of,
     raw_variables_of,
+    repeats_of,
 )
 
 tfd = tfp.distributions
@@ -134,8 +135,15 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         embedding = Embedding(context_network, example) if raw else None
         object.__setattr__(self, "_embedding", embedding)
         self.conditioners = conditioners_of(distribution)
+        # Of the layers in a Repeat Keras must not see the variables, which only show how its
+        # stacks are treated.
+        repeats = repeats_of(distribution)
+        patterns = [layer for repeat in repeats for layer in repeat.layers]
+        object.__setattr__(self, "_networks", (*self.conditioners, *patterns))
         self.other_variables = TensorFlowVariables(
-            raw_variables_of(distribution, self.conditioners), dtype.name
+            raw_variables_of(distribution, self.conditioners),
+            dtype.name,
+            [pair for repeat in repeats for pair in repeat.layer_variables],
         )
         if raw:
             self.context_network = context_network  # Keras sees its variables.
@@ -188,7 +196,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         A flow inverts a network's effect by computing it again, in another order of operations:
         exact to rounding in float32, and off in some rows in bfloat16.
         """
-        names = {layer.dtype_policy.name for layer in self.conditioners}
+        names = {layer.dtype_policy.name for layer in self._networks}
         return names.pop() if len(names) == 1 else None
 
     @conditioner_policy.setter
@@ -200,7 +208,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                 f"FlowModel '{self.name}': expected a policy whose weights are {wanted}, such as "
                 f"'{wanted}' or 'mixed_bfloat16', got '{policy.name}'."
             )
-        for layer in self.conditioners:
+        for layer in self._networks:
             for part in _private.layers_of(layer):
                 part.dtype_policy = policy
         # All that was traced is of the old policy.
@@ -288,7 +296,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         replicas.check_same(self._made_under, self.distribute_strategy, "FlowModel.compile")
         with self.distribute_strategy.scope():
             optimizer = keras.optimizers.get(optimizer)
-            half = any(layer.compute_dtype == "float16" for layer in self.conditioners)
+            half = any(layer.compute_dtype == "float16" for layer in self._networks)
             scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
             if half and not scaled and kwargs.get("auto_scale_loss", True):
                 # Keras would do so for the model's own policy alone, which is full.

@@ -1,6 +1,7 @@
 """What `FlowModel` writes and reads: files, weights, exports."""
 
 import os
+import warnings
 
 import keras
 import tensorflow as tf
@@ -9,7 +10,7 @@ import tensorflow_probability as tfp
 from tfp_flows import _private
 from tfp_flows._files import written_whole
 from tfp_flows.export import export
-from tfp_flows.models.variables import layout_of
+from tfp_flows.models.variables import layout_of, paths_of, repeats_of, unrolled_layout_of
 from tfp_flows.saving import describe, rebuild, weights
 from tfp_flows.saving.file import weights_member
 from tfp_flows.saving.layers import check_optimizer_config
@@ -90,7 +91,9 @@ class Persistence:
         All is looked at before the first weight is changed: every array of the file against its
         SHA-256, and the file's weights against the model's, the optimizer's included. A file
         without digests (of version 0.1, or in shards) is loaded with a warning. It is read on its
-        own: links to and storage in other files are refused.
+        own: links to and storage in other files are refused. The weights of a model whose steps
+        are in a loop (`bijectors.Repeat`) are those of one with the steps one after another, and
+        the other way round; of the optimizer's state that is not so.
 
         Args:
           filepath: path that ends in `.weights.h5` or `.keras`.
@@ -110,6 +113,11 @@ class Persistence:
         try:
             with weights.opened(path if path.endswith(".h5") else weights_member(path)) as file:
                 weights.check_bytes(file)
+                in_loop = repeats_of(self.distribution) or weights.has_loops(file)
+                if in_loop and not skip_mismatch and not weights.has_layout_of(file, self):
+                    weights.load_unrolled(file, unrolled_layout_of(self))
+                    self._warn_of_optimizer(file)
+                    return
                 if self.compiled and weights.holds_optimizer(file):
                     # Keras leaves out the state of an optimizer that has no variables yet.
                     self._build_optimizer()
@@ -120,6 +128,14 @@ class Persistence:
             raise ValueError(f"{owner}: {shortened(error)}") from error
         with weights.already_checked():
             super().load_weights(path, skip_mismatch=skip_mismatch, **kwargs)
+
+    def _warn_of_optimizer(self, file):
+        if self.compiled and weights.holds_optimizer(file):
+            warnings.warn(
+                f"FlowModel '{self.name}': of the file and this model one has its steps in a loop: "
+                "the weights are loaded, and the optimizer keeps its own state.",
+                stacklevel=3,
+            )
 
     def _trackable_children(self, save_type="checkpoint", **kwargs):
         # What tf.train.Checkpoint saves. It does not see layers that are kept in a list (Keras
@@ -132,6 +148,16 @@ class Persistence:
     def _layout(self):
         """What each weight is, for files."""
         return layout_of(self)
+
+    def _unrolled_layout(self):
+        """The lines by which a model without loops finds its weights in a file of this one."""
+        if not repeats_of(self.distribution):
+            return None
+        paths, lines = paths_of(self), []
+        for entry in unrolled_layout_of(self):
+            index = ",".join(map(str, entry.index)) or "-"
+            lines.append(f"{paths[id(entry.variable)]} {index} {entry.line}")
+        return lines
 
     def save_own_variables(self, store):
         """Keeps, for `load_own_variables`, what each weight of the model is."""

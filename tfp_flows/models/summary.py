@@ -2,6 +2,9 @@
 
 import numpy as np
 
+from tfp_flows.bijectors import Repeat
+from tfp_flows.bijectors.road import steps_of
+
 
 def summary_lines(model, line_length=None):
     """The lines of the summary: one row per part, from the data to the latent."""
@@ -23,16 +26,21 @@ def summary_lines(model, line_length=None):
     yield f"parameters: {total:,}, of which trainable: {trainable:,}"
 
 
-def _rows(steps, indent):
+def _rows(steps, indent, times=1):
     for step in steps:
-        branches = step.branches
-        own = _count(step.bijector)
-        own -= sum(_count(inner.bijector) for _, inside in branches for inner in inside)
+        insides, inner_times = [inside for _, inside in step.branches], 1
         kind = type(step.bijector).__name__.lstrip("_")
+        if isinstance(step.bijector, Repeat):
+            inner_times = step.bijector.num
+            insides = [tuple(steps_of(step.bijector.step, step.inverse))]
+            kind = f"{kind} of {inner_times}"
+        own = _count(step.bijector)
+        own -= inner_times * sum(_count(inner.bijector) for inside in insides for inner in inside)
         # Data that pass a bijector by its forward direction, as a squeeze's, see its inverse here.
-        yield indent + step.bijector.name, kind if step.inverse else f"Invert({kind})", own
-        for _, inside in branches:
-            yield from _rows(inside, indent + "  ")
+        kind = kind if step.inverse else f"Invert({kind})"
+        yield indent + step.bijector.name, kind, times * own
+        for inside in insides:
+            yield from _rows(inside, indent + "  ", times * inner_times)
 
 
 def _count(part):

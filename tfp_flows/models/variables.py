@@ -1,9 +1,16 @@
 """The variables of a distribution, as Keras sees them."""
 
+import dataclasses
+
 import keras
 import tensorflow as tf
 
-from tfp_flows.bijectors import FlowBijector, Network
+from tfp_flows import _private
+from tfp_flows.bijectors import FlowBijector, Network, Repeat
+from tfp_flows.bijectors.repeat import Place
+
+# Where Keras keeps the raw variables in a file: as one of the model's layers.
+_RAW = "layers/tensor_flow_variables/vars"
 
 
 def conditioners_of(distribution):
@@ -15,18 +22,64 @@ def conditioners_of(distribution):
     return list(layers.values())
 
 
+def repeats_of(distribution):
+    """The loops in a distribution. What is inside their steps is none of its parts."""
+    return [module for module in distribution.submodules if isinstance(module, Repeat)]
+
+
 @keras.saving.register_keras_serializable(package="tfp_flows")
 class TensorFlowVariables(keras.layers.Layer):
     """Holds the raw `tf.Variable`s of a distribution as Keras variables.
 
     A `keras.Variable` around a `tf.Variable` of the same dtype shares its storage, so training
     one trains the other.
+
+    Args:
+      variables: the variables.
+      dtype: that of the distribution.
+      layer_variables: pairs of one of them and the variable of a Keras layer that it stacks:
+        frozen and regularized as that one is, step by step.
     """
 
-    def __init__(self, variables, dtype):
+    def __init__(self, variables, dtype, layer_variables=()):
         super().__init__(name="tensorflow_variables", dtype=dtype)
         self.wrapped = [_wrap(v) for v in variables]
+        # Keras has listed them by now, in an order that no freezing changes: that of files.
+        wrapped = {id(v.value): v for v in self.wrapped}
+        for stack, pattern in layer_variables:
+            wrapped[id(stack)].follow(pattern)
         self.built = True
+
+
+class _Wrapped(keras.Variable):
+    """A Keras variable around a `tf.Variable`, which may follow that of a layer."""
+
+    _pattern = None
+
+    def follow(self, pattern):
+        """Is trained, regularized and constrained as `pattern`, of which it is a stack."""
+        self._pattern = pattern
+        shape = tuple(pattern.shape)
+
+        def each(function):
+            parts = tf.unstack(tf.reshape(self.value, [-1, *shape]))
+            return [function(part) for part in parts]
+
+        regularizer = getattr(pattern, "regularizer", None)
+        if regularizer is not None:
+            self.regularizer = lambda _: tf.add_n(each(regularizer))
+        constraint = getattr(pattern, "constraint", None)
+        if constraint is not None:
+            self.constraint = lambda _: tf.reshape(tf.stack(each(constraint)), self.shape)
+
+    @property
+    def trainable(self):
+        """Whether it is trained: not if the layer that it follows is frozen."""
+        return self._trainable and (self._pattern is None or self._pattern.trainable)
+
+    @trainable.setter
+    def trainable(self, value):
+        self._trainable = bool(value)
 
 
 def raw_variables_of(distribution, layers):
@@ -37,7 +90,7 @@ def raw_variables_of(distribution, layers):
 
 def _wrap(variable):
     # Keras copies, without a word, where the dtype differs: name the variable's own.
-    wrapped = keras.Variable(
+    wrapped = _Wrapped(
         variable,
         dtype=variable.dtype.name,
         trainable=variable.trainable,
@@ -54,11 +107,13 @@ def _wrap(variable):
 
 def actnorms_of(distribution):
     """The parts that are initialised from data, as ActNorm is."""
-    return [
-        module
-        for module in distribution.submodules
-        if isinstance(getattr(module, "initialized", None), tf.Variable)
-    ]
+    return [module for module in distribution.submodules if flags_of(module)]
+
+
+def flags_of(part):
+    """The variables that say whether a part was initialised from data; empty for most."""
+    flags = tf.nest.flatten(getattr(part, "initialized", None))
+    return [flag for flag in flags if isinstance(flag, tf.Variable)]
 
 
 def layout_of(model):
@@ -80,5 +135,77 @@ def layout_of(model):
     return lines + [_line(v.value.name.split(":")[0], v) for v in model.other_variables.wrapped]
 
 
-def _line(name, variable):
-    return f"{name}: {variable.dtype} {list(variable.shape)}"
+def _line(name, variable, index=()):
+    # Whole numbers were int32 in version 0.1.
+    dtype = tf.as_dtype(variable.dtype).name.replace("int64", "int32")
+    return f"{name}: {dtype} {list(variable.shape)[len(index) :]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A weight of a model as it would be if no steps were stacked."""
+
+    line: str  # of the layout
+    path: str  # in a weights file
+    variable: tf.Variable  # in which it is now
+    index: tuple  # where in it
+
+
+def unrolled_layout_of(model):
+    """The weights that a model would have if it had no steps in loops, in their order."""
+    layers, kept = [], set()
+    for module in [model.distribution, *model.distribution.submodules]:
+        if isinstance(module, Place):
+            layers += list(module.repeat.unrolled_layers())
+        elif isinstance(module, Network) and id(module.layer) not in kept:
+            kept.add(id(module.layer))
+            values = [v.value for v in module.layer.variables]
+            layers.append((module.layer, {id(v): (v, ()) for v in values}))
+    paths = _private.paths_in_list("conditioners", [layer for layer, _ in layers])
+    entries = []
+    for (layer, places), known in zip(layers, paths, strict=True):
+        for v in layer.variables:
+            variable, index = places[id(v.value)]
+            line = _line(f"{v.name} of a conditioner", variable, index)
+            entries.append(Entry(line, known[id(v)], variable, index))
+    if model._embedding is not None:
+        network = model._embedding.layer
+        for v, path in _private.paths_of("context_network", network):
+            entries.append(Entry(_line(f"{v.name} of the context network", v), path, v.value, ()))
+    return entries + _unrolled_raw_variables(model)
+
+
+def _unrolled_raw_variables(model):
+    owned = {id(v.value) for layer in model._networks for v in layer.variables}
+    repeats, found = repeats_of(model.distribution), []
+    for variable in model.distribution.variables:
+        repeat = next((r for r in repeats if r.owns(variable)), None)
+        if repeat is None:
+            found.append((variable, variable, ()))
+        elif variable is repeat.variables[0]:
+            found += list(repeat.unrolled_variables())
+    found = [entry for entry in found if id(entry[0]) not in owned]
+    # Keras keeps what is trained before the rest.
+    in_file = sorted(range(len(found)), key=lambda n: not found[n][0].trainable)
+    paths = {n: f"{_RAW}/{place}" for place, n in enumerate(in_file)}
+    return [
+        Entry(_line(pattern.name.split(":")[0], variable, index), paths[n], variable, index)
+        for n, (pattern, variable, index) in enumerate(found)
+    ]
+
+
+def paths_of(model):
+    """Where a weights file of a model holds its variables, by the identity of their values."""
+    found = {}
+    for layer, paths in zip(
+        model.conditioners,
+        _private.paths_in_list("conditioners", model.conditioners),
+        strict=True,
+    ):
+        found.update((id(v.value), paths[id(v)]) for v in layer.variables)
+    if model._embedding is not None:
+        for v, path in _private.paths_of("context_network", model._embedding.layer):
+            found[id(v.value)] = path
+    for n, v in enumerate(_private.in_order_of_file(model.other_variables)):
+        found[id(v.value)] = f"{_RAW}/{n}"
+    return found

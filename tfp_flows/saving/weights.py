@@ -5,6 +5,8 @@ Beside them this keeps, in the model's own group,
 
     layout     a line for each weight: its name, its part, dtype and shape
     digests    a line for each array of the file: SHA-256 of its path, dtype, shape and bytes
+    unrolled   of a model with steps in a loop: a line for each weight that it would have without
+               it: the array that holds it, where in it, and its line of the layout
 
 The first tells a file of another model by the part that differs, the second a damaged one. No
 digest tells who wrote a file: whoever changes a weight on purpose can change its digest too.
@@ -15,6 +17,7 @@ import contextvars
 import hashlib
 import io
 import math
+import re
 import warnings
 
 import h5py
@@ -24,7 +27,7 @@ import tensorflow as tf
 from tfp_flows import _private
 from tfp_flows.saving.messages import shortened
 
-_LAYOUT, _DIGESTS = "layout", "digests"
+_LAYOUT, _DIGESTS, _UNROLLED = "layout", "digests", "unrolled"
 _DAMAGED = "Copy the file again from where it came from, or save it again"
 # What h5py raises about a file whose inside is not what it should be.
 _ERRORS = (OSError, RuntimeError, KeyError, TypeError, AttributeError, OverflowError, MemoryError)
@@ -32,6 +35,9 @@ _ERRORS = (OSError, RuntimeError, KeyError, TypeError, AttributeError, OverflowE
 _DEEPEST = 64
 # Bytes of a line of the layout or the digests: a name of a part and one of a variable.
 _LONGEST_LINE = 4096
+
+# A place in a stack, or in a stack of stacks; the whole is "-".
+_INDEX, _NUMBER = re.compile(r"-|\d{1,9}(,\d{1,9})*"), re.compile(r"\d+")
 
 _BFLOAT16 = tf.bfloat16.as_numpy_dtype
 
@@ -44,6 +50,9 @@ _checked = contextvars.ContextVar("tfp_flows_weights_checked", default=False)
 def store_checks(model, store):
     """Puts the layout of a model, and the digests of its weights, into the model's own store."""
     store[_LAYOUT] = _as_array(model._layout())
+    unrolled = model._unrolled_layout()
+    if unrolled is not None:
+        store[_UNROLLED] = _as_array(unrolled)
     # One that records is the walk below. Of a file that is cut into shards no store sees it all.
     if type(store) is _private.WeightsStore:
         lines = []
@@ -157,7 +166,7 @@ def check_model(file, model, prefix="", skip=()):
     own = f"{prefix}/vars/{_LAYOUT}" if prefix else f"vars/{_LAYOUT}"
     if own not in found:
         raise ValueError("the file holds no weights of a FlowModel.")
-    compare_layout(_text(found, own), model)
+    compare_layout(_text(found, own), model._layout())
     wanted = {}
     _private.visit_weights(
         model, lambda path, value: wanted.setdefault(path, tuple(np.shape(value))), prefix, skip
@@ -165,7 +174,7 @@ def check_model(file, model, prefix="", skip=()):
     in_file, here = _by_group(found), _by_group(wanted)
     for path, shape in wanted.items():
         group, _, name = path.rpartition("/")
-        if name == _LAYOUT:
+        if name in (_LAYOUT, _UNROLLED):
             continue
         held = in_file.get(group, set())
         differs = "optimizer" in group.split("/") and len(held) != len(here[group])
@@ -182,9 +191,8 @@ def check_model(file, model, prefix="", skip=()):
             )
 
 
-def compare_layout(found, model):
-    """Raises a `ValueError` unless the lines of a file's layout are those of such a model."""
-    wanted = model._layout()
+def compare_layout(found, wanted):
+    """Raises a `ValueError` unless the lines of a file's layout are those of a model."""
     for number, (line, own) in enumerate(zip(found, wanted, strict=False)):
         # Names may differ, the rest may not.
         if line.rsplit(":", 1)[-1] != own.rsplit(":", 1)[-1]:
@@ -207,10 +215,80 @@ def check_store(model, store):
     if type(store) is not _private.WeightsStore:
         if _LAYOUT not in set(store.keys()):
             raise ValueError("the file holds no weights of a FlowModel.")
-        return compare_layout(_lines(np.asarray(store[_LAYOUT])), model)
+        return compare_layout(_lines(np.asarray(store[_LAYOUT])), model._layout())
     prefix = _private.prefix_of(store)
     check_bytes(store.h5_file, prefix)
     return check_model(store.h5_file, model, prefix)
+
+
+def has_loops(file):
+    """Whether the model that a file was written by had steps in a loop."""
+    return f"vars/{_UNROLLED}" in _datasets(file)
+
+
+def has_layout_of(file, model):
+    """Whether a file holds the weights of a model, in a loop where the model has them in one."""
+    found = _datasets(file)
+    own = f"vars/{_LAYOUT}"
+    if own not in found:
+        return True  # It holds none of any, which is said elsewhere.
+    try:
+        compare_layout(_text(found, own), model._layout())
+    except ValueError:
+        return False
+    return True
+
+
+def load_unrolled(file, entries):
+    """Loads the weights of a model whose steps are in a loop in the file, or in the model.
+
+    Args:
+      file: an `h5py.File` that `check_bytes` found sound.
+      entries: the weights that the model has without loops: each with its `line` of the layout, its
+        `path` in a file, the `variable` that holds it, and its `index` there.
+
+    Raises:
+      ValueError: if the file holds those of another model; no weight is changed then.
+    """
+    found = _datasets(file)
+    if f"vars/{_UNROLLED}" in found:
+        split = [line.split(" ", 2) for line in _text(found, f"vars/{_UNROLLED}")]
+        compare_layout([line[-1] for line in split], [entry.line for entry in entries])
+        if any(len(line) != 3 or not _INDEX.fullmatch(line[1]) for line in split):
+            raise ValueError(f"'vars/{_UNROLLED}' does not say where the weights are. {_DAMAGED}.")
+        places = [(path, tuple(map(int, _NUMBER.findall(index)))) for path, index, _ in split]
+    else:
+        compare_layout(_text(found, f"vars/{_LAYOUT}"), [entry.line for entry in entries])
+        places = [(entry.path, ()) for entry in entries]
+    read, values = {}, {}
+    for entry, (path, index) in zip(entries, places, strict=True):
+        if path not in read:
+            if path not in found:
+                raise ValueError(f"the file lacks '{path}'. {_DAMAGED}.")
+            read[path] = _value(found[path])
+        key = id(entry.variable)
+        if key not in values:
+            values[key] = entry.variable, np.zeros(entry.variable.shape, read[path].dtype), set()
+        variable, value, filled = values[key]
+        shape = tuple(variable.shape)[len(entry.index) :]
+        if not _is_in(index, read[path]) or read[path].shape[len(index) :] != shape:
+            raise ValueError(
+                f"'{path}' has the shape {list(read[path].shape)} in the file, and <{entry.line}> "
+                f"is to be in it. {_DAMAGED}."
+            )
+        if entry.index in filled and not np.array_equal(value[entry.index], read[path][index]):
+            raise ValueError(
+                f"<{entry.line}> differs from step to step in the file, and is the same in all "
+                "steps of a loop. Load it into a model without the loop (stacked=False)."
+            )
+        filled.add(entry.index)
+        value[entry.index] = read[path][index]
+    for variable, value, _ in values.values():
+        variable.assign(value)
+
+
+def _is_in(index, array):
+    return len(index) <= array.ndim and all(n < m for n, m in zip(index, array.shape, strict=False))
 
 
 def holds_optimizer(file):

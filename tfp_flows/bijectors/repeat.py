@@ -1,0 +1,729 @@
+"""Depth: equal steps, one after another, as one loop over stacked weights."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows._checks import integer, positive_integer
+from tfp_flows._private import record
+from tfp_flows.bijectors import context as contexts
+from tfp_flows.bijectors import modes
+from tfp_flows.bijectors.base import FlowBijector, Weight
+from tfp_flows.bijectors.network import Network
+from tfp_flows.bijectors.road import (
+    context_shapes_of,
+    dtype_of,
+    shape_after,
+    steps_of,
+    title_of,
+    walk,
+)
+from tfp_flows.bijectors.weights import make_weight
+
+tfb = tfp.bijectors
+
+# Stands for a free size of an event, where what a step makes of it is looked at.
+_SOME_SIZE = 4
+
+
+class Repeat(FlowBijector):
+    """Equal steps one after another, each with weights of its own, as one loop.
+
+        forward(x) = step_0(step_1(... step_{num-1}(x)))
+        inverse(y) = step_{num-1}^-1(... step_0^-1(y))
+        log|det dy/dx| = sum of the steps' log-dets
+
+    It is `Chain([step_0, ..., step_{num-1}])`, of which only one step is traced, whatever `num`:
+    the weights of all steps are stacked along a first axis, and a loop reads them by index. The
+    time to the first training step hardly grows with depth then, nor does the memory.
+
+    Going back, the gradient reads what each step was given, and computes the step anew: exact to
+    rounding, for a fifth to a quarter more time. `recompute=False` keeps everything instead.
+
+    A step of a period of several (couplings whose masks take turns) is a `Chain` of them.
+
+    Shapes: those of the step; `context` goes to every step, and gets the sum of their gradients.
+    Log-dets are in nats, of the batch shape.
+
+    What it asks of a step: it keeps the event's shape; its variables are `Weight`s of a
+    `FlowBijector` or those of Keras layers in a `Network`; and it assigns none in a call, which
+    leaves out `BatchNorm`, Keras's own batch normalization and dropout. What a layer adds by
+    `add_loss` has no way out of the loop; regularizers do. Integers that a layer keeps (a MADE's
+    degrees) are the same in all steps. What an optimizer does by variable (`clipnorm`, layer-wise
+    rates) it does by stack.
+
+    Args:
+      step: any `tfb.Bijector` of that kind: the pattern of the others. Its variables become the
+        first entries of the stacks and are not used any more. Layers in it are frozen
+        (`trainable`), regularized, and given a policy as elsewhere, for all steps at once.
+      num: `int >= 1`, number of steps.
+      recompute: whether the gradient computes each step anew (default), or TensorFlow's own
+        gradient of a loop keeps what it needs, for more memory and less time.
+      seed: `int >= 0` that fixes what the other steps start from. Default: it follows from the
+        seeds in `step`; parts of it without one draw afresh. What is not drawn at random starts
+        as in `step`.
+      weights: the stacks, as `copy()` hands them over: arrays or variables `[num, ...]`, in the
+        order of `step.variables`. Default: drawn.
+      name, **kwargs: as `FlowBijector`.
+
+    Raises:
+      TypeError: if `step` is no bijector, or `num` or `seed` no integer.
+      ValueError: if `num` is below 1, or the step is none that can be in it; if `weights` are
+        those of another step or another number of them.
+
+    >>> from tfp_flows import bijectors, conditioners, masks
+    >>> def coupling(flip):
+    ...     network = conditioners.MLP(4, hidden_units=(8,), seed=int(flip))
+    ...     return bijectors.AffineCoupling(network, masks.halves(4, flip=flip))
+    >>> flow = Repeat(bijectors.Chain([coupling(False), coupling(True)]), 16)
+    >>> flow.inverse(tf.ones([2, 4])).shape, len(flow.trainable_variables)
+    (TensorShape([2, 4]), 8)
+    >>> flow.steps[3].inverse(tf.ones([2, 4])).shape
+    TensorShape([2, 4])
+
+    References:
+      T. Chen, B. Xu, C. Zhang, C. Guestrin, Training deep nets with sublinear memory cost, 2016,
+      arXiv:1604.06174, section 4.1. Nothing is inverted on the way back, as A. N. Gomez et al.,
+      The reversible residual network, 2017, arXiv:1707.04585, do: that drifts with depth.
+    """
+
+    # tf.Module would list the variables of the pattern, which nothing reads.
+    _TF_MODULE_IGNORED_PROPERTIES = FlowBijector._TF_MODULE_IGNORED_PROPERTIES.union(
+        ("_parameters", "_step", "_slots", "_ways")
+    )
+
+    def __init__(
+        self, step, num, *, recompute=True, seed=None, weights=None, name="repeat", **kwargs
+    ):
+        title = self._title()
+        if not isinstance(step, tfb.Bijector):
+            raise TypeError(f"{title}: expected a tfb.Bijector, got a {type(step).__name__}.")
+        num = positive_integer(num, "num", title)
+        if seed is not None:
+            seed = integer(seed, "seed", title, least=0)
+        super().__init__(
+            event_shape=_event_shape(step, title),
+            context_size=context_shapes_of(step),
+            dtype=dtype_of(step) or tf.float32,
+            is_constant_jacobian=step.is_constant_jacobian,
+            name=name,
+            **kwargs,
+        )
+        self._step, self._num, self._recompute = self._no_dependency(step), num, bool(recompute)
+        slots, shared = _variables_of(step, title)
+        self._slots = self._no_dependency(slots)
+        self._ways = self._no_dependency(
+            {inverse: tuple(steps_of(step, inverse)) for inverse in (True, False)}
+        )
+        self._drawn = weights is None
+        if weights is None:
+            self._check_step()
+            weights = _start(step, slots, [_by_seed(seed, k) for k in range(1, num)])
+        self._weights = self._stacks(tuple(weights))
+        self._shared = shared
+        self._place = Place(self)
+        self._parameters["weights"] = tuple(self._weights)
+
+    @classmethod
+    def of(cls, steps, **kwargs):
+        """A `Repeat` of bijectors that are there: equal, but for the values of their variables.
+
+        Args:
+          steps: non-empty sequence of them, as in a `Chain`; the first one becomes the pattern.
+          **kwargs: as of the constructor.
+
+        Raises:
+          ValueError: if their variables differ in number, dtype or shape, or in integers that
+            are the same in all steps of a `Repeat`.
+        """
+        steps = tuple(steps)
+        title = f"{cls.__name__}.of"
+        if not steps:
+            raise ValueError(f"{title}: expected at least one bijector, got none.")
+        found = [_variables_of(step, title) for step in steps]
+        for n, (slots, shared) in enumerate(found):
+            if _layout(slots) != _layout(found[0][0]) or any(
+                not np.array_equal(a.numpy(), b.numpy())
+                for a, b in zip(shared, found[0][1], strict=True)
+            ):
+                raise ValueError(
+                    f"{title}: the variables of step {n}, {title_of(steps[n])}, are not like those "
+                    f"of step 0, {title_of(steps[0])}. Steps differ in nothing but the values of "
+                    "their variables; a period of several steps is a Chain of them."
+                )
+        stacks = zip(
+            *([slot.variable.numpy() for slot in slots] for slots, _ in found), strict=True
+        )
+        return cls(steps[0], len(steps), weights=[np.stack(s) for s in stacks], **kwargs)
+
+    @classmethod
+    def like(cls, step, reseeds, **kwargs):
+        """A `Repeat` of `step` and of others like it, drawn by seeds of their own.
+
+        It is that `of` the same steps built one by one, and made in a fraction of the time.
+
+        Args:
+          step: the first step, one that can be in it.
+          reseeds: for each step but the first, a function from the seed of a part of `step`, or
+            `None`, to that of the part in its place.
+          **kwargs: as of the constructor.
+        """
+        slots, _ = _variables_of(step, f"{cls.__name__}.like")
+        weights = _start(step, slots, reseeds)
+        return cls(step, 1 + len(reseeds), weights=weights, **kwargs)
+
+    @property
+    def step(self):
+        """The pattern: its parts, layers and masks are those of every step, its weights are not."""
+        return self._step
+
+    @property
+    def num(self):
+        """Number of steps."""
+        return self._num
+
+    @property
+    def steps(self):
+        """The steps, each as a bijector that reads its own weights, in the order of a `Chain`."""
+        return tuple(StepOf(self, k, self._step) for k in range(self._num))
+
+    @property
+    def initialized(self):
+        """Flags of the parts that are initialised from data: variables `[num]`."""
+        return [
+            stack
+            for slot, stack in zip(self._slots, self._weights, strict=True)
+            if slot.from_data and slot.variable.dtype == tf.bool
+        ]
+
+    @property
+    def layers(self):
+        """The Keras layers of the pattern, each once."""
+        parts = [self._step, *self._step.submodules]
+        layers = [part.layer for part in parts if isinstance(part, Network)]
+        layers += [layer for part in parts if isinstance(part, Repeat) for layer in part.layers]
+        return list({id(layer): layer for layer in layers}.values())
+
+    @property
+    def layer_variables(self):
+        """Pairs of a stack and the variable of a Keras layer of the pattern that it stacks."""
+        parts = [self._step, *self._step.submodules]
+        layers = [part.layer for part in parts if isinstance(part, Network)]
+        found = {id(v.value): v for layer in layers for v in layer.variables}
+        for part in parts:
+            if isinstance(part, Repeat):
+                found.update((id(stack), v) for stack, v in part.layer_variables)
+        pairs = zip(self._slots, self._weights, strict=True)
+        return [(w, found[id(s.variable)]) for s, w in pairs if id(s.variable) in found]
+
+    @property
+    def in_loop(self):
+        """The same as `steps`, for whoever looks into a composition."""
+        return self.steps
+
+    def weights_of(self, k):
+        """What the variables of `step` are in step `k`: pairs for `modes.reading`."""
+        return self._pairs([stack[k] for stack in self._values()])
+
+    def unrolled_variables(self):
+        """The variables of the steps, step by step, as a `Chain` of them would list them.
+
+        Yields:
+          The variable of the pattern; the stack, or the variable that is the same in all steps,
+          that holds its values; and its indices in the stack.
+        """
+        owners = self._owners()
+        inner = self._inner_loops()
+        for k in range(self._num):
+            seen = set()
+            for variable in self._step.variables:
+                loop = next((i for i in inner if i.owns(variable)), None)
+                if loop is None:
+                    yield variable, *self._place_of(variable, owners, (k,))
+                elif id(loop) not in seen:
+                    seen.add(id(loop))
+                    for pattern, own, index in loop.unrolled_variables():
+                        yield pattern, *self._place_of(own, owners, (k, *index))
+
+    def unrolled_layers(self):
+        """The Keras layers of the steps, step by step, as those of a `Chain` would be found.
+
+        Yields:
+          The layer of the pattern, and of its variables, by the identity of their values, what
+          `unrolled_variables` says of them.
+        """
+        owners = self._owners()
+        for k in range(self._num):
+            for part in [self._step, *self._step.submodules]:
+                if isinstance(part, Network):
+                    values = [v.value for v in part.layer.variables]
+                    yield part.layer, {id(v): self._place_of(v, owners, (k,)) for v in values}
+                elif isinstance(part, Place):
+                    for layer, places in part.repeat.unrolled_layers():
+                        yield (
+                            layer,
+                            {
+                                variable: self._place_of(own, owners, (k, *index))
+                                for variable, (own, index) in places.items()
+                            },
+                        )
+
+    def owns(self, variable):
+        """Whether it is one of the variables."""
+        return any(v is variable for v in (*self._weights, *self._shared))
+
+    def _owners(self):
+        pairs = zip(self._slots, self._weights, strict=True)
+        return {id(slot.variable): stack for slot, stack in pairs}
+
+    def _inner_loops(self):
+        parts = [self._step, *self._step.submodules]
+        return [part for part in parts if isinstance(part, Repeat)]
+
+    @staticmethod
+    def _place_of(variable, owners, index):
+        stack = owners.get(id(variable))
+        return (variable, ()) if stack is None else (stack, index)
+
+    def redrawn(self, reseed):
+        """The stacks that another one like it would start from."""
+        if not self._drawn:
+            return
+        rows = [
+            draw(self._step, lambda own, k=k: reseed(own if own is None else _mixed(own, k)))
+            for k in range(self._num)
+        ]
+        for slot, stack in zip(self._slots, self._weights, strict=True):
+            if all(id(slot.variable) in row for row in rows):
+                yield stack, np.stack([row[id(slot.variable)] for row in rows])
+
+    def _stacks(self, weights):
+        title = self._title()
+        if len(weights) != len(self._slots):
+            raise ValueError(
+                f"{title}: the weights of another step: expected {len(self._slots)} stacks, got "
+                f"{len(weights)}."
+            )
+        stacks = []
+        for slot, given in zip(self._slots, weights, strict=True):
+            own, shape = slot.variable, (self._num, *slot.variable.shape)
+            which = own.name.split(":")[0]
+            if len(given.shape) and given.shape[0] != self._num:
+                raise ValueError(
+                    f"{title}: the weights are those of {given.shape[0]} steps ({which} of shape "
+                    f"{list(given.shape)}), expected {self._num}. Build it with num="
+                    f"{given.shape[0]}."
+                )
+            stacks.append(
+                make_weight(
+                    given,
+                    shape=shape,
+                    start=0.0,
+                    name=f"{self.name}/{which}",
+                    title=title,
+                    dtype=own.dtype,
+                    trainable=own.trainable,
+                )
+            )
+        return stacks
+
+    # --- The loop. ---
+
+    def _forward_and_log_det(self, x, context):
+        return self._run(x, context, inverse=False)
+
+    def _inverse_and_log_det(self, y, context):
+        return self._run(y, context, inverse=True)
+
+    def _order(self, n, inverse):
+        """Index of the `n`-th step that a direction meets."""
+        return n if inverse else self._num - 1 - n
+
+    def _run(self, value, context, inverse):
+        if modes.initializing():
+            return self._initialize(value, context, inverse)
+        stacks = self._values()
+        # Integers and truth values have no gradient: they need not be arguments of the loop.
+        floating = [stack.dtype.is_floating for stack in stacks]
+        fixed = [
+            stack for stack, has_gradient in zip(stacks, floating, strict=True) if not has_gradient
+        ]
+        flat = [] if context is None else tf.nest.flatten(context)
+        training = modes.in_training_mode()
+        batch = self._batch(value)
+
+        def step(n, value, flat, weights):
+            """The `n`-th step that the loop meets, with the weights that have a gradient."""
+            k = self._order(n, inverse)
+            weights, rest = iter(weights), iter(fixed)
+            values = [next(weights) if f else next(rest)[k] for f in floating]
+            here = tf.nest.pack_sequence_as(context, flat) if flat else None
+            # The way back comes by here when the modes that the way there was in are over.
+            with modes.training_mode(training), modes.reading(self._pairs(values)):
+                result, log_det, _ = self._walk(value, here, inverse)
+            return tf.ensure_shape(result, value.shape), log_det + tf.zeros(batch, value.dtype)
+
+        loop = _Loop(step, self._num, lambda n: self._order(n, inverse), len(flat))
+        run = loop.recomputed if self._recompute else loop.plain
+        has_gradient = [stack for stack, f in zip(stacks, floating, strict=True) if f]
+        return run(value, tf.zeros(batch, value.dtype), *flat, *has_gradient)
+
+    def _walk(self, value, context, inverse):
+        return walk(self._ways[inverse], value, context, self.forward_min_event_ndims)
+
+    def _values(self):
+        """The stacks, or what `reading` has in their place where this is a part of a step."""
+        values = modes.substitutes()
+        return [tf.convert_to_tensor(values.get(id(v), v)) for v in self._weights]
+
+    def _pairs(self, values):
+        """What `reading` takes for a step of these values."""
+        return [(slot.variable, v) for slot, v in zip(self._slots, values, strict=True)]
+
+    def _batch(self, value):
+        rank = value.shape.rank - self.forward_min_event_ndims
+        batch = value.shape[:rank]
+        return batch if batch.is_fully_defined() else tf.shape(value)[:rank]
+
+    def _initialize(self, value, context, inverse):
+        """The pass that initialises parts from data: step by step, in the pattern's own variables.
+
+        What the parts set goes into the stacks when all steps have passed: of a pass that fails
+        nothing stays.
+        """
+        rows = [tf.unstack(stack) for stack in self._values()]
+        own = [n for n, slot in enumerate(self._slots) if slot.from_data]
+        total = 0.0
+        for k in sorted(range(self._num), key=lambda n: self._order(n, inverse)):
+            for n in own:
+                self._slots[n].variable.assign(rows[n][k])
+            pairs = [
+                pair for n, pair in enumerate(self._pairs([r[k] for r in rows])) if n not in own
+            ]
+            with modes.reading(pairs):
+                value, log_det, _ = self._walk(value, context, inverse)
+            for n in own:
+                rows[n][k] = tf.convert_to_tensor(self._slots[n].variable)
+            total += log_det
+        for n in own:
+            self._weights[n].assign(tf.stack(rows[n]))
+        return value, total
+
+    # --- What a step must keep to. ---
+
+    def _check_step(self):
+        """Refuses a step that assigns in a call, or gives another dtype than it is given.
+
+        By its graphs, in which is also what is done under a condition.
+        """
+
+        def spec(shape, dtype=self.dtype):
+            return tf.TensorSpec(shape, dtype)
+
+        context = contexts.each(
+            lambda shape, _: spec([None, *shape]), self._context_shapes, self._context_shapes
+        )
+        weights = [spec(slot.variable.shape, slot.variable.dtype) for slot in self._slots]
+        for inverse in (True, False):
+
+            def run(value, context, weights, inverse=inverse):
+                with modes.training_mode(), modes.reading(self._pairs(weights)):
+                    return self._walk(value, context, inverse)[:2]
+
+            trace = tf.function(run, autograph=False).get_concrete_function
+            try:
+                result = trace(spec([None, *self._domain]), context, weights).structured_outputs
+            except (AttributeError, modes.AssignedInCall) as error:
+                if isinstance(error, AttributeError) and "assign" not in str(error):
+                    raise
+                raise ValueError(
+                    f"{self._title()}: {title_of(self._step)} cannot be repeated in a loop: in a "
+                    f"call it assigns a variable, draws random numbers, or adds a loss ({error}). "
+                    "Make a Chain of such steps, or use parts that keep no statistics (ActNorm)."
+                ) from None
+            if any(value.dtype != self.dtype for value in result):
+                raise ValueError(
+                    f"{self._title()}: {title_of(self._step)} must give {self.dtype.name}, as it "
+                    f"is given, but gives {[value.dtype.name for value in result]}."
+                )
+
+
+class Place(tf.Module):
+    """Where among the modules of a composition those of a `Repeat`'s steps would be found."""
+
+    _TF_MODULE_IGNORED_PROPERTIES = tf.Module._TF_MODULE_IGNORED_PROPERTIES.union(("repeat",))
+
+    def __init__(self, repeat):
+        super().__init__(name="place")
+        self.repeat = self._no_dependency(repeat)
+
+
+class StepOf(FlowBijector):
+    """A part of one step of a `Repeat`, which reads the weights of that step.
+
+    Args:
+      repeat: the `Repeat`.
+      k: number of the step.
+      part: its pattern, or a part of that.
+    """
+
+    def __init__(self, repeat, k, part):
+        shapes = {"event_ndims": part.forward_min_event_ndims}
+        shapes["inverse_event_ndims"] = part.inverse_min_event_ndims
+        if isinstance(part, FlowBijector):
+            shapes |= {"event_shape": part._domain, "inverse_event_shape": part._codomain}
+        super().__init__(
+            **shapes,
+            context_size=context_shapes_of(part),
+            dtype=repeat.dtype,
+            is_constant_jacobian=part.is_constant_jacobian,
+            name=f"{repeat.name}/{k}/{part.name}",
+        )
+        self._repeat, self._k, self._part = repeat, k, self._no_dependency(part)
+
+    # Of the part, whose own variables are not read.
+    _TF_MODULE_IGNORED_PROPERTIES = FlowBijector._TF_MODULE_IGNORED_PROPERTIES.union(
+        ("_parameters", "_part")
+    )
+
+    @property
+    def in_sequence(self):
+        """The members of a `Chain`."""
+        members = self._part.in_sequence if isinstance(self._part, FlowBijector) else ()
+        return tuple(StepOf(self._repeat, self._k, member) for member in members)
+
+    @property
+    def branches(self):
+        """Those of the part."""
+        branches = self._part.branches if isinstance(self._part, FlowBijector) else ()
+        return tuple((where, StepOf(self._repeat, self._k, inner)) for where, inner in branches)
+
+    def _forward_and_log_det(self, x, context):
+        return self._act(x, context, inverse=False)
+
+    def _inverse_and_log_det(self, y, context):
+        return self._act(y, context, inverse=True)
+
+    def _act(self, value, context, inverse):
+        ndims = self.inverse_min_event_ndims if inverse else self.forward_min_event_ndims
+        with modes.reading(self._repeat.weights_of(self._k)):
+            return walk(steps_of(self._part, inverse), value, context, ndims)[:2]
+
+
+class _Loop:
+    """Step after step, and the gradient.
+
+    Args:
+      step: function of a step's number in the loop, a value, the tensors of the context, and the
+        step's weights; it returns a value of the same shape and a log-det of the batch shape.
+      num: number of steps.
+      order: function of a step's number in the loop, to its index in the stacks.
+      num_contexts: number of tensors of the context, which come before the stacks.
+    """
+
+    def __init__(self, step, num, order, num_contexts):
+        self._step, self._num, self._order = step, num, order
+        self._num_contexts = num_contexts
+
+    def plain(self, value, zeros, *rest):
+        """Value and log-det after all steps, with TensorFlow's own gradient of the loop."""
+        flat, stacks = self._split(rest)
+        # Reading an array has a sparse gradient, slicing a stack one of the whole stack's size.
+        arrays = [self._array(stack.dtype, stack.shape[1:]).unstack(stack) for stack in stacks]
+
+        def body(n, value, total):
+            weights = [array.read(self._order(n)) for array in arrays]
+            value, log_det = self._step(n, value, flat, weights)
+            return n + 1, value, total + log_det
+
+        return self._while(body, [value, zeros])
+
+    def recomputed(self, value, zeros, *rest):
+        """The same; the way back computes each step anew from what it was given."""
+
+        @tf.custom_gradient
+        def run(value, *rest):
+            flat, stacks = self._split(rest)
+
+            def body(n, value, total, given):
+                weights = [stack[self._order(n)] for stack in stacks]
+                given = given.write(n, value)
+                value, log_det = self._step(n, value, flat, weights)
+                return n + 1, value, total + log_det, given
+
+            given = self._array(value.dtype, value.shape)
+            # A tape would prepare the derivatives of the loop, which are not used.
+            with record.stop_recording():
+                result, total, given = self._while(body, [value, zeros, given])
+                given = given.stack()  # A SavedModel keeps no array with a gradient.
+
+            def gradient(result_bar, total_bar):
+                if record.could_possibly_record():  # For a second derivative.
+                    with tf.GradientTape() as tape:
+                        tape.watch([value, *rest])
+                        results = self.plain(value, zeros, *rest)
+                    return _gradients(tape, results, [value, *rest], [result_bar, total_bar])
+                return self._way_back(given, result_bar, total_bar, flat, stacks)
+
+            return (result, total), gradient
+
+        return run(value, *rest)
+
+    def _way_back(self, given, value_bar, total_bar, flat, stacks):
+        def body(done, value_bar, flat_bars, arrays):
+            n = self._num - 1 - done
+            k = self._order(n)
+            value = tf.ensure_shape(given[n], value_bar.shape)
+            weights = [stack[k] for stack in stacks]
+            sources = [value, *flat, *weights]
+            with tf.GradientTape() as tape:
+                tape.watch(sources)
+                results = self._step(n, value, flat, weights)
+            value_bar, *bars = _gradients(tape, results, sources, [value_bar, total_bar])
+            of_flat, of_weights = self._split(bars)
+            flat_bars = [a + b for a, b in zip(flat_bars, of_flat, strict=True)]
+            arrays = [array.write(k, b) for array, b in zip(arrays, of_weights, strict=True)]
+            return done + 1, value_bar, flat_bars, arrays
+
+        arrays = [self._array(stack.dtype, stack.shape[1:]) for stack in stacks]
+        start = [value_bar, [tf.zeros_like(c) for c in flat], arrays]
+        value_bar, flat_bars, arrays = self._while(body, start)
+        return (value_bar, *flat_bars, *(array.stack() for array in arrays))
+
+    def _split(self, rest):
+        return list(rest[: self._num_contexts]), list(rest[self._num_contexts :])
+
+    def _array(self, dtype, shape):
+        return tf.TensorArray(dtype, self._num, element_shape=shape, clear_after_read=False)
+
+    def _while(self, body, start):
+        def shape_of(thing):
+            return tf.TensorShape(None) if isinstance(thing, tf.TensorArray) else thing.shape
+
+        start = (tf.constant(0), *start)
+        return tf.while_loop(
+            lambda n, *_: n < self._num,
+            body,
+            start,
+            shape_invariants=tf.nest.map_structure(shape_of, start),
+            maximum_iterations=self._num,
+        )[1:]
+
+
+def _gradients(tape, results, sources, bars):
+    found = tape.gradient(
+        results, sources, bars, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    return [tf.convert_to_tensor(g) for g in found]
+
+
+def _event_shape(step, title):
+    """The shape of a step's events.
+
+    Raises:
+      ValueError: if the step changes it.
+    """
+    ranks = step.forward_min_event_ndims, step.inverse_min_event_ndims
+    if any(map(tf.nest.is_nested, ranks)):
+        raise ValueError(f"{title}: {title_of(step)} is a map of several tensors, not of one.")
+    shape = tf.TensorShape([None] * ranks[0])
+    after = shape_after(step, shape, title, inverse=False)
+    before = shape_after(step, after, title, inverse=True) if ranks[0] == ranks[1] else None
+    if before is not None and before.rank is not None:
+        shape = before
+        some = tf.TensorShape([n or _SOME_SIZE for n in shape])
+        after = step.forward_event_shape(some)
+        if after == some:
+            return shape
+    raise ValueError(
+        f"{title}: a step that is repeated must keep the shape of its events, but {title_of(step)} "
+        f"maps {shape} to {after}. Put what changes it before or after the Repeat."
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Slot:
+    """A variable of the pattern, in whose place the loop reads."""
+
+    variable: object
+    from_data: bool  # whether it belongs to a part that is initialised from data
+
+
+def _variables_of(step, title):
+    """The variables of a step that are stacked, and those that are the same in all steps.
+
+    Raises:
+      ValueError: if one of them is read in a way that the loop cannot replace.
+    """
+    readable, shared = {}, {}
+    for part in [step, *step.submodules]:
+        if isinstance(part, Network):
+            for variable in (v.value for v in part.layer.variables):
+                # Integers decide how a layer is built (the masks of a MADE), for all steps at once.
+                kind = readable if variable.dtype.is_floating else shared
+                kind[id(variable)] = _Slot(variable, False)
+        elif isinstance(part, Repeat):
+            for slot, stack in zip(part._slots, part._weights, strict=True):
+                readable[id(stack)] = _Slot(stack, slot.from_data)
+            shared.update((id(v), _Slot(v, False)) for v in part._shared)
+        elif isinstance(part, FlowBijector):
+            names = [n for n in dir(type(part)) if isinstance(getattr(type(part), n), Weight)]
+            for name in names:
+                variable = getattr(part, getattr(type(part), name).attribute, None)
+                readable[id(variable)] = _Slot(variable, "initialized" in names)
+    for variable in step.variables:
+        if id(variable) not in readable and id(variable) not in shared:
+            raise ValueError(
+                f"{title}: the variable '{variable.name}' of {title_of(step)} cannot be stacked: "
+                "steps read the `Weight`s of a FlowBijector, and Keras layers in a Network, and "
+                "this is neither. Make a FlowBijector of its part, or put it outside."
+            )
+    slots = [readable[id(v)] for v in step.variables if id(v) in readable]
+    return slots, [v for v in step.variables if id(v) in shared]
+
+
+def _layout(slots):
+    return [(slot.variable.dtype, slot.variable.shape) for slot in slots]
+
+
+def _by_seed(seed, k):
+    """How the `k`-th step is drawn, where its parts' own seeds say nothing else."""
+    numbers = itertools.count()
+
+    def reseed(own):
+        if seed is not None:
+            return _mixed(seed, k, next(numbers))
+        return None if own is None else _mixed(own, k)
+
+    return reseed
+
+
+def _start(step, slots, reseeds):
+    """The stacks that steps start from, of which the first is `step`."""
+    rows = [[slot.variable.numpy()] for slot in slots]
+    for reseed in reseeds:
+        drawn = draw(step, reseed)
+        for slot, row in zip(slots, rows, strict=True):
+            row.append(drawn.get(id(slot.variable), row[0]))
+    return [np.stack(row) for row in rows]
+
+
+def draw(step, reseed):
+    """What the variables of another step like this one start from, by their identity.
+
+    Args:
+      step: a bijector.
+      reseed: function from the seed of a part, or `None`, to the one that it is drawn by.
+    """
+    drawn = {}
+    for part in [step, *step.submodules]:
+        if isinstance(part, (FlowBijector, Network)):
+            drawn.update((id(variable), value) for variable, value in part.redrawn(reseed))
+    return drawn
+
+
+def _mixed(*numbers):
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0] // 2)
