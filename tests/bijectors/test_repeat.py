@@ -369,6 +369,7 @@ def sequential(*layers):
         (lambda: coupling(dense(activity_regularizer="l2")), "adds a loss"),
         (bijectors.Squeeze, "must keep the shape of its events, but Squeeze"),
         (lambda: tfb.Reshape([2, 2], [4]), "must keep the shape of its events"),
+        (lambda: tfb.Exp(), "Exp 'exp' has no variables: .* Use a Chain"),
         (lambda: tfb.Scale(tf.Variable(2.0)), "'Variable.*' of Scale 'scale' cannot be stacked"),
         (
             lambda: bijectors.Rescale(
@@ -383,8 +384,14 @@ def sequential(*layers):
     ],
 )
 def test_steps_that_are_refused(part, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         Repeat(part(), 2)
+    assert "\n" not in str(error.value)
+
+
+def test_built_steps_are_refused_too():
+    with pytest.raises(ValueError, match="BatchNorm .*cannot be repeated"):
+        Repeat.of([bijectors.BatchNorm(4), bijectors.BatchNorm(4)])
 
 
 def test_arguments():

@@ -115,6 +115,31 @@ def test_layers_that_cannot_be_stacked():
         flows.real_nvp([4, 4, 1], stacked=True)
 
 
+def test_an_export_answers_and_has_gradients(tmp_path):
+    x, context = data_of("real_nvp")
+    model = FlowModel(build("real_nvp", stacked=True, num_couplings=4, actnorm=False))
+    for v in model.trainable_variables:
+        v.assign_add(RNG.normal(size=v.shape, scale=0.1))
+    model.export(tmp_path / "served")
+    served = tf.saved_model.load(str(tmp_path / "served"))
+    slopes = []
+    for log_prob in (
+        lambda x: model.log_prob(x, context),
+        lambda x: served.log_prob(x, context)["log_prob"],
+    ):
+        points = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(points)
+            found = log_prob(points)
+        np.testing.assert_allclose(found, model.log_prob(x, context), rtol=1e-10)
+        slopes.append(tape.gradient(found, points))
+    np.testing.assert_allclose(slopes[0], slopes[1], rtol=1e-9)
+    n, seed = tf.constant(3), tf.constant([0, 1])
+    cold = served.sample(n, seed, context[:3], tf.constant(0.5, tf.float64))["samples"]
+    wanted = model.sample(3, seed=[0, 1], context=context[:3], temperature=0.5)
+    np.testing.assert_allclose(cold, wanted, rtol=1e-9)
+
+
 # --- Files. ---
 
 OLD = pathlib.Path(__file__).parent.parent / "fixtures" / "v0.1.0"

@@ -114,6 +114,11 @@ class Repeat(FlowBijector):
         )
         self._step, self._num, self._recompute = self._no_dependency(step), num, bool(recompute)
         slots, shared = _variables_of(step, title)
+        if not slots:
+            raise ValueError(
+                f"{title}: {title_of(step)} has no variables: all steps would be the same. Use a "
+                "Chain."
+            )
         self._slots = self._no_dependency(slots)
         self._ways = self._no_dependency(
             {inverse: tuple(steps_of(step, inverse)) for inverse in (True, False)}
@@ -157,7 +162,9 @@ class Repeat(FlowBijector):
         stacks = zip(
             *([slot.variable.numpy() for slot in slots] for slots, _ in found), strict=True
         )
-        return cls(steps[0], len(steps), weights=[np.stack(s) for s in stacks], **kwargs)
+        repeat = cls(steps[0], len(steps), weights=[np.stack(s) for s in stacks], **kwargs)
+        repeat._check_step()
+        return repeat
 
     @classmethod
     def like(cls, step, reseeds, **kwargs):
