@@ -91,6 +91,37 @@ def test_second_derivatives():
     np.testing.assert_allclose(curvature(Repeat.of(steps(3))), wanted, rtol=1e-10)
 
 
+class InTraining(bijectors.FlowBijector):
+    """Scales in training alone."""
+
+    log_scale = bijectors.Weight("Variable.")
+
+    def __init__(self, *, log_scale=None, **kwargs):
+        super().__init__(event_shape=[4], is_constant_jacobian=True, dtype="float64", **kwargs)
+        self.add_weight("log_scale", log_scale, [], 0.3)
+
+    def _forward_and_log_det(self, x, context):
+        scale = self.log_scale * float(bijectors.in_training_mode())
+        return x * tf.exp(scale), 4.0 * scale
+
+    def _inverse_and_log_det(self, y, context):
+        scale = self.log_scale * float(bijectors.in_training_mode())
+        return y * tf.exp(-scale), -4.0 * scale
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_the_way_back_is_in_the_mode_of_the_way_there(recompute):
+    repeat = Repeat(InTraining(), 3, recompute=recompute)
+
+    @tf.function(autograph=False)
+    def slope():
+        with tf.GradientTape() as tape, bijectors.training_mode():
+            log_det = repeat.inverse_and_log_det(tf.constant(X))[1]
+        return tape.gradient(log_det, repeat.trainable_variables)[0]
+
+    np.testing.assert_allclose(slope(), [-4.0 * len(X)] * 3)
+
+
 def test_the_step_is_traced_once_each_way():
     """Whatever the number of steps, and once more for the way back."""
     layer = network()
