@@ -189,6 +189,25 @@ def test_another_number_of_steps_is_refused(tmp_path):
                 np.testing.assert_array_equal(v.numpy(), value)
 
 
+def test_files_of_deep_flows(tmp_path):
+    """Of few arrays, and of many weights."""
+
+    def model(stacked):
+        flow = flows.maf(
+            [2], num_layers=100, order="same", hidden_units=(), seed=0, stacked=stacked
+        )
+        return FlowModel(flow)
+
+    deep, other = model(True), model(False)
+    for v in deep.trainable_variables:
+        v.assign(RNG.normal(size=v.shape, scale=0.1))
+    deep.save_weights(tmp_path / "m.weights.h5")
+    other.load_weights(tmp_path / "m.weights.h5")
+    kernels = [v for v in deep.variables if v.shape == (100, 2, 4)]
+    theirs = [v.numpy() for v in other.variables if v.shape == (2, 4)]
+    np.testing.assert_array_equal(kernels[0].numpy(), np.stack(theirs))
+
+
 def test_a_damaged_file_is_refused(tmp_path):
     path = tmp_path / "m.weights.h5"
     model = FlowModel(build("maf", stacked=True))
