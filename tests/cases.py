@@ -92,7 +92,7 @@ def _glow_step(dtype):
 
 def _conditional_period(dtype):
     halves = masks.halves(4), masks.halves(4, flip=True)
-    parts = [vector_coupling(mask, SPLINE, context_size=2)(dtype) for mask in halves]
+    parts = [vector_coupling(mask, AFFINE, context_size=2)(dtype) for mask in halves]
     return bijectors.Repeat(bijectors.Chain(parts), 2, recompute=False, seed=5)
 
 

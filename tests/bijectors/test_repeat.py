@@ -91,6 +91,37 @@ def test_second_derivatives():
     np.testing.assert_allclose(curvature(Repeat.of(steps(3))), wanted, rtol=1e-10)
 
 
+class InTraining(bijectors.FlowBijector):
+    """Scales in training alone."""
+
+    log_scale = bijectors.Weight("Variable.")
+
+    def __init__(self, *, log_scale=None, **kwargs):
+        super().__init__(event_shape=[4], is_constant_jacobian=True, dtype="float64", **kwargs)
+        self.add_weight("log_scale", log_scale, [], 0.3)
+
+    def _forward_and_log_det(self, x, context):
+        scale = self.log_scale * float(bijectors.in_training_mode())
+        return x * tf.exp(scale), 4.0 * scale
+
+    def _inverse_and_log_det(self, y, context):
+        scale = self.log_scale * float(bijectors.in_training_mode())
+        return y * tf.exp(-scale), -4.0 * scale
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_the_way_back_is_in_the_mode_of_the_way_there(recompute):
+    repeat = Repeat(InTraining(), 3, recompute=recompute)
+
+    @tf.function(autograph=False)
+    def slope():
+        with tf.GradientTape() as tape, bijectors.training_mode():
+            log_det = repeat.inverse_and_log_det(tf.constant(X))[1]
+        return tape.gradient(log_det, repeat.trainable_variables)[0]
+
+    np.testing.assert_allclose(slope(), [-4.0 * len(X)] * 3)
+
+
 def test_the_step_is_traced_once_each_way():
     """Whatever the number of steps, and once more for the way back."""
     layer = network()
@@ -324,6 +355,17 @@ def test_an_autoregressive_step_in_both_directions(tmp_path):
     np.testing.assert_array_equal(loaded.log_prob(DATA), model.log_prob(DATA))
 
 
+def test_a_wide_autoregressive_step():
+    """Its products with halved masks have a gradient of their own, in the gradient of a loop."""
+    x, found = tf.constant(X, tf.float32), []
+    for recompute in (True, False):
+        made = conditioners.MADE(4, 2, hidden_units=(256, 256), seed=1, zero_output=False)
+        repeat = Repeat(bijectors.MaskedAutoregressive(made), 2, recompute=recompute)
+        found.append(tf.function(gradients)(repeat, True, x))
+    for got, wanted in zip(*map(tf.nest.flatten, found), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
 # --- What cannot be in it. ---
 
 
@@ -358,6 +400,7 @@ def sequential(*layers):
         (lambda: coupling(dense(activity_regularizer="l2")), "adds a loss"),
         (bijectors.Squeeze, "must keep the shape of its events, but Squeeze"),
         (lambda: tfb.Reshape([2, 2], [4]), "must keep the shape of its events"),
+        (lambda: tfb.Exp(), "Exp 'exp' has no variables: .* Use a Chain"),
         (lambda: tfb.Scale(tf.Variable(2.0)), "'Variable.*' of Scale 'scale' cannot be stacked"),
         (
             lambda: bijectors.Rescale(
@@ -372,8 +415,14 @@ def sequential(*layers):
     ],
 )
 def test_steps_that_are_refused(part, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         Repeat(part(), 2)
+    assert "\n" not in str(error.value)
+
+
+def test_built_steps_are_refused_too():
+    with pytest.raises(ValueError, match="BatchNorm .*cannot be repeated"):
+        Repeat.of([bijectors.BatchNorm(4), bijectors.BatchNorm(4)])
 
 
 def test_arguments():

@@ -34,10 +34,10 @@ def maf(**kwargs):
     return flows.maf([4], num_layers=2, hidden_units=(8,), activation="tanh", seed=0, **kwargs)
 
 
-def glow():
+def glow(**kwargs):
     from tfp_flows import flows
 
-    return flows.glow([4, 4, 1], num_levels=1, num_steps=2, hidden_filters=4, seed=0)
+    return flows.glow([4, 4, 1], num_levels=1, num_steps=2, hidden_filters=4, seed=0, **kwargs)
 
 
 def make_optimizer(kind="SGD", rate=0.05, **kwargs):
@@ -114,6 +114,19 @@ CASES = {
     "validation": Case(rows=61, validation=True),
     "batch_norm": Case(flow=lambda: maf(normalization="batch_norm"), rows=61),
     "images": Case(flow=glow, rows=65, integers=True, scores=True, optimizer={"rate": 0.005}),
+    "stacked": Case(
+        flow=lambda: glow(stacked=True),
+        rows=65,
+        integers=True,
+        scores=True,
+        optimizer={"rate": 0.005},
+    ),
+    "stacked_xla": Case(
+        flow=lambda: real_nvp(num_couplings=4, stacked=True, context_size=3),
+        rows=61,
+        context=True,
+        compile={"jit_compile": True},
+    ),
     "arrays": Case(rows=61, arrays=True),
     # A replica without rows adds no part of the regularizers.
     "regularizer": Case(flow=regularized, rows=65),

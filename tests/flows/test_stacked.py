@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import FlowModel, bijectors, conditioners, flows, masks, preprocessing
+from tfp_flows.saving import weights
 
 tfd = tfp.distributions
 RNG = np.random.default_rng(0)
@@ -115,6 +116,31 @@ def test_layers_that_cannot_be_stacked():
         flows.real_nvp([4, 4, 1], stacked=True)
 
 
+def test_an_export_answers_and_has_gradients(tmp_path):
+    x, context = data_of("real_nvp")
+    model = FlowModel(build("real_nvp", stacked=True, num_couplings=4, actnorm=False))
+    for v in model.trainable_variables:
+        v.assign_add(RNG.normal(size=v.shape, scale=0.1))
+    model.export(tmp_path / "served")
+    served = tf.saved_model.load(str(tmp_path / "served"))
+    slopes = []
+    for log_prob in (
+        lambda x: model.log_prob(x, context),
+        lambda x: served.log_prob(x, context)["log_prob"],
+    ):
+        points = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(points)
+            found = log_prob(points)
+        np.testing.assert_allclose(found, model.log_prob(x, context), rtol=1e-10)
+        slopes.append(tape.gradient(found, points))
+    np.testing.assert_allclose(slopes[0], slopes[1], rtol=1e-9)
+    n, seed = tf.constant(3), tf.constant([0, 1])
+    cold = served.sample(n, seed, context[:3], tf.constant(0.5, tf.float64))["samples"]
+    wanted = model.sample(3, seed=[0, 1], context=context[:3], temperature=0.5)
+    np.testing.assert_allclose(cold, wanted, rtol=1e-9)
+
+
 # --- Files. ---
 
 OLD = pathlib.Path(__file__).parent.parent / "fixtures" / "v0.1.0"
@@ -162,6 +188,24 @@ def test_another_number_of_steps_is_refused(tmp_path):
                 other.load_weights(tmp_path / f"{stacked}.weights.h5")
             for v, value in zip(other.variables, before, strict=True):
                 np.testing.assert_array_equal(v.numpy(), value)
+
+
+def test_files_of_deep_flows(tmp_path, monkeypatch):
+    """Of few arrays and of many weights, for which the lines of a file are not too many."""
+    monkeypatch.setattr(weights, "_LONGEST_LINE", 512)
+
+    def model(stacked):
+        flow = flows.maf([2], num_layers=30, order="same", hidden_units=(), seed=0, stacked=stacked)
+        return FlowModel(flow)
+
+    deep, other = model(True), model(False)
+    for v in deep.trainable_variables:
+        v.assign(RNG.normal(size=v.shape, scale=0.1))
+    deep.save_weights(tmp_path / "m.weights.h5")
+    other.load_weights(tmp_path / "m.weights.h5")
+    kernels = [v for v in deep.variables if v.shape == (30, 2, 4)]
+    theirs = [v.numpy() for v in other.variables if v.shape == (2, 4)]
+    np.testing.assert_array_equal(kernels[0].numpy(), np.stack(theirs))
 
 
 def test_a_damaged_file_is_refused(tmp_path):

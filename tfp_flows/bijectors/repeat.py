@@ -8,10 +8,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows._checks import integer, positive_integer
-from tfp_flows._private import record
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors import modes
 from tfp_flows.bijectors.base import FlowBijector, Weight
+from tfp_flows.bijectors.loop import Loop
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.road import (
     context_shapes_of,
@@ -41,7 +41,8 @@ class Repeat(FlowBijector):
     time to the first training step hardly grows with depth then, nor does the memory.
 
     Going back, the gradient reads what each step was given, and computes the step anew: exact to
-    rounding, for a fifth to a quarter more time. `recompute=False` keeps everything instead.
+    rounding, for up to a quarter more time. `recompute=False` keeps everything instead, as the
+    gradient of the steps one by one does, and takes no more time than that.
 
     A step of a period of several (couplings whose masks take turns) is a `Chain` of them.
 
@@ -61,12 +62,12 @@ class Repeat(FlowBijector):
         (`trainable`), regularized, and given a policy as elsewhere, for all steps at once.
       num: `int >= 1`, number of steps.
       recompute: whether the gradient computes each step anew (default), or TensorFlow's own
-        gradient of a loop keeps what it needs, for more memory and less time.
+        gradient of a loop keeps what it needs.
       seed: `int >= 0` that fixes what the other steps start from. Default: it follows from the
         seeds in `step`; parts of it without one draw afresh. What is not drawn at random starts
         as in `step`.
       weights: the stacks, as `copy()` hands them over: arrays or variables `[num, ...]`, in the
-        order of `step.variables`. Default: drawn.
+        order of `step.variables`, of which integers that layers keep are left out. Default: drawn.
       name, **kwargs: as `FlowBijector`.
 
     Raises:
@@ -114,6 +115,11 @@ class Repeat(FlowBijector):
         )
         self._step, self._num, self._recompute = self._no_dependency(step), num, bool(recompute)
         slots, shared = _variables_of(step, title)
+        if not slots:
+            raise ValueError(
+                f"{title}: {title_of(step)} has no variables: all steps would be the same. Use a "
+                "Chain."
+            )
         self._slots = self._no_dependency(slots)
         self._ways = self._no_dependency(
             {inverse: tuple(steps_of(step, inverse)) for inverse in (True, False)}
@@ -157,7 +163,9 @@ class Repeat(FlowBijector):
         stacks = zip(
             *([slot.variable.numpy() for slot in slots] for slots, _ in found), strict=True
         )
-        return cls(steps[0], len(steps), weights=[np.stack(s) for s in stacks], **kwargs)
+        repeat = cls(steps[0], len(steps), weights=[np.stack(s) for s in stacks], **kwargs)
+        repeat._check_step()
+        return repeat
 
     @classmethod
     def like(cls, step, reseeds, **kwargs):
@@ -366,7 +374,7 @@ class Repeat(FlowBijector):
                 result, log_det, _ = self._walk(value, here, inverse)
             return tf.ensure_shape(result, value.shape), log_det + tf.zeros(batch, value.dtype)
 
-        loop = _Loop(step, self._num, lambda n: self._order(n, inverse), len(flat))
+        loop = Loop(step, self._num, lambda n: self._order(n, inverse), len(flat))
         run = loop.recomputed if self._recompute else loop.plain
         has_gradient = [stack for stack, f in zip(stacks, floating, strict=True) if f]
         return run(value, tf.zeros(batch, value.dtype), *flat, *has_gradient)
@@ -511,113 +519,6 @@ class StepOf(FlowBijector):
         ndims = self.inverse_min_event_ndims if inverse else self.forward_min_event_ndims
         with modes.reading(self._repeat.weights_of(self._k)):
             return walk(steps_of(self._part, inverse), value, context, ndims)[:2]
-
-
-class _Loop:
-    """Step after step, and the gradient.
-
-    Args:
-      step: function of a step's number in the loop, a value, the tensors of the context, and the
-        step's weights; it returns a value of the same shape and a log-det of the batch shape.
-      num: number of steps.
-      order: function of a step's number in the loop, to its index in the stacks.
-      num_contexts: number of tensors of the context, which come before the stacks.
-    """
-
-    def __init__(self, step, num, order, num_contexts):
-        self._step, self._num, self._order = step, num, order
-        self._num_contexts = num_contexts
-
-    def plain(self, value, zeros, *rest):
-        """Value and log-det after all steps, with TensorFlow's own gradient of the loop."""
-        flat, stacks = self._split(rest)
-        # Reading an array has a sparse gradient, slicing a stack one of the whole stack's size.
-        arrays = [self._array(stack.dtype, stack.shape[1:]).unstack(stack) for stack in stacks]
-
-        def body(n, value, total):
-            weights = [array.read(self._order(n)) for array in arrays]
-            value, log_det = self._step(n, value, flat, weights)
-            return n + 1, value, total + log_det
-
-        return self._while(body, [value, zeros])
-
-    def recomputed(self, value, zeros, *rest):
-        """The same; the way back computes each step anew from what it was given."""
-
-        @tf.custom_gradient
-        def run(value, *rest):
-            flat, stacks = self._split(rest)
-
-            def body(n, value, total, given):
-                weights = [stack[self._order(n)] for stack in stacks]
-                given = given.write(n, value)
-                value, log_det = self._step(n, value, flat, weights)
-                return n + 1, value, total + log_det, given
-
-            given = self._array(value.dtype, value.shape)
-            # A tape would prepare the derivatives of the loop, which are not used.
-            with record.stop_recording():
-                result, total, given = self._while(body, [value, zeros, given])
-                given = given.stack()  # A SavedModel keeps no array with a gradient.
-
-            def gradient(result_bar, total_bar):
-                if record.could_possibly_record():  # For a second derivative.
-                    with tf.GradientTape() as tape:
-                        tape.watch([value, *rest])
-                        results = self.plain(value, zeros, *rest)
-                    return _gradients(tape, results, [value, *rest], [result_bar, total_bar])
-                return self._way_back(given, result_bar, total_bar, flat, stacks)
-
-            return (result, total), gradient
-
-        return run(value, *rest)
-
-    def _way_back(self, given, value_bar, total_bar, flat, stacks):
-        def body(done, value_bar, flat_bars, arrays):
-            n = self._num - 1 - done
-            k = self._order(n)
-            value = tf.ensure_shape(given[n], value_bar.shape)
-            weights = [stack[k] for stack in stacks]
-            sources = [value, *flat, *weights]
-            with tf.GradientTape() as tape:
-                tape.watch(sources)
-                results = self._step(n, value, flat, weights)
-            value_bar, *bars = _gradients(tape, results, sources, [value_bar, total_bar])
-            of_flat, of_weights = self._split(bars)
-            flat_bars = [a + b for a, b in zip(flat_bars, of_flat, strict=True)]
-            arrays = [array.write(k, b) for array, b in zip(arrays, of_weights, strict=True)]
-            return done + 1, value_bar, flat_bars, arrays
-
-        arrays = [self._array(stack.dtype, stack.shape[1:]) for stack in stacks]
-        start = [value_bar, [tf.zeros_like(c) for c in flat], arrays]
-        value_bar, flat_bars, arrays = self._while(body, start)
-        return (value_bar, *flat_bars, *(array.stack() for array in arrays))
-
-    def _split(self, rest):
-        return list(rest[: self._num_contexts]), list(rest[self._num_contexts :])
-
-    def _array(self, dtype, shape):
-        return tf.TensorArray(dtype, self._num, element_shape=shape, clear_after_read=False)
-
-    def _while(self, body, start):
-        def shape_of(thing):
-            return tf.TensorShape(None) if isinstance(thing, tf.TensorArray) else thing.shape
-
-        start = (tf.constant(0), *start)
-        return tf.while_loop(
-            lambda n, *_: n < self._num,
-            body,
-            start,
-            shape_invariants=tf.nest.map_structure(shape_of, start),
-            maximum_iterations=self._num,
-        )[1:]
-
-
-def _gradients(tape, results, sources, bars):
-    found = tape.gradient(
-        results, sources, bars, unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
-    return [tf.convert_to_tensor(g) for g in found]
 
 
 def _event_shape(step, title):

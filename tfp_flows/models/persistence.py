@@ -153,11 +153,14 @@ class Persistence:
         """The lines by which a model without loops finds its weights in a file of this one."""
         if not repeats_of(self.distribution):
             return None
-        paths, lines = paths_of(self), []
-        for entry in unrolled_layout_of(self):
-            index = ",".join(map(str, entry.index)) or "-"
-            lines.append(f"{paths[id(entry.variable)]} {index} {entry.line}")
-        return lines
+        known, number = vars(self).get("_unrolled_lines"), len(self.variables)
+        if known is None or known[0] != number:  # A context network may be built later.
+            paths, lines = paths_of(self), []
+            for entry in unrolled_layout_of(self):
+                index = ",".join(map(str, entry.index)) or "-"
+                lines.append(f"{paths[id(entry.variable)]} {index} {entry.line}")
+            object.__setattr__(self, "_unrolled_lines", (number, lines))
+        return self._unrolled_lines[1]
 
     def save_own_variables(self, store):
         """Keeps, for `load_own_variables`, what each weight of the model is."""
