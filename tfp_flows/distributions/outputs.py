@@ -481,4 +481,5 @@ def _choice(u, logits):
 
 
 def _one_hot(u, logits):
-    return tf.one_hot(_choice(u, logits), logits.shape[-2], axis=-2, dtype=logits.dtype)
+    numbers = tf.range(logits.shape[-2])[:, tf.newaxis]
+    return tf.cast(tf.equal(_choice(u, logits)[..., tf.newaxis, :], numbers), logits.dtype)
