@@ -335,6 +335,21 @@ CASES = {
         x=points(4, 4, 1),
         event_ndims=3,
     ),
+    "jet": dict(
+        make=_recipe(
+            flows.jet,
+            (4, 2, 1),
+            patch_size=2,
+            num_couplings=2,
+            channels_per_spatial=1,
+            num_layers=1,
+            width=8,
+            num_heads=2,
+        ),
+        x=points(4, 2, 1),
+        event_ndims=3,
+        skip=FILES[:1],
+    ),
     "glow_context": dict(
         make=_recipe(
             flows.glow,

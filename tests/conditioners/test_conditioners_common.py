@@ -41,6 +41,14 @@ CASES = {
         (5, 3, 4),
         2,
     ),
+    "vision_transformer": (
+        lambda **k: conditioners.VisionTransformer(
+            4, patch_size=2, width=8, num_layers=1, num_heads=2, **k
+        ),
+        (4, 6, 2),
+        (4, 6, 4),
+        19,
+    ),
 }
 SOME = ["mlp", "convnet", "resnet"]
 

@@ -29,6 +29,11 @@ RECIPES = {
     ),
     "real_nvp_image": (flows.real_nvp, [4, 4, 2], {"num_scales": 2, **IMAGE}),
     "real_nvp_odd_image": (flows.real_nvp, [3, 5, 1], {"num_scales": 1, **IMAGE}),
+    "jet": (
+        flows.jet,
+        [4, 6, 1],
+        {"patch_size": 2, "num_couplings": 5, "num_layers": 1, "width": 8, "seed": 0},
+    ),
     "glow": (flows.glow, [4, 8, 1], {"num_levels": 2, **GLOW}),
     "glow_additive": (flows.glow, [2, 2, 3], {"num_levels": 1, "coupling": "additive", **GLOW}),
 }
