@@ -155,6 +155,8 @@ def test_what_integers_do_not_have():
     with pytest.raises(ValueError, match="no way between integers"):
         model.interpolate(LEVELS[0], LEVELS[1], 3)
     np.testing.assert_array_equal(model.sample(3, seed=1, quantized=True), model.sample(3, seed=1))
+    whole = flows.made([3], hidden_units=(8,), seed=0)
+    assert FlowModel(whole).sample(3, seed=1, quantized=True).dtype == tf.int32
     assert model.rareness(LEVELS[:3], num_samples=20).shape == [3]
     with pytest.raises(ValueError, match="no dequantization. Leave it out"):
         FlowModel(categorical(), dequantization=preprocessing.UniformDequantization(5))

@@ -469,8 +469,6 @@ def _of_pixels(draw, channels, noise, parameters, output):
 class _Draws(elementwise.ElementwiseMap):
     """From noise to an entry as the network sees it; the second result is the entry itself."""
 
-    is_constant_log_det = False
-
     def __init__(self, output):
         self.output, self.num_noises = output, output.num_noises
 

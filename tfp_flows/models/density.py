@@ -241,7 +241,7 @@ class Density:
     def _quantized(self, samples):
         dequantization = self._example.dequantization
         if self._example.discrete:
-            return samples
+            return tf.cast(samples, tf.int32)
         if dequantization is None:
             raise ValueError(
                 f"{self._example.title}.sample: quantized=True is for a model with a "
