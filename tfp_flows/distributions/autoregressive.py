@@ -263,7 +263,7 @@ class AutoregressiveDistribution(NetworkDensity):
         step(cache, s, previous)         parameters [n, num_parameters, k] and the next cache
 
     by `num_steps` steps, `previous` `[n, k]` being the entries of the step before, as the network
-    sees them (zeros at first); any other by as many passes as there are entries, with a warning.
+    sees them (zeros at first); any other by as many passes as there are entries (or coupled pixels), with a warning.
 
     Shapes: an event is `event_shape`, `[D]`, `[T, C]` or `[H, W, C]`; the network maps `[batch,
     *event_shape]` to `[batch, *event_shape[:-1], num_parameters * event_shape[-1]]`, first
@@ -403,7 +403,8 @@ class AutoregressiveDistribution(NetworkDensity):
         return tf.gather(x, np.argsort(entries.reshape(-1)), axis=1)
 
     def _by_passes(self, noise, context):
-        passes = math.prod(self._event)
+        # Pixels that are drawn as wholes are right as wholes.
+        passes = math.prod(self._event[:-1] if self._output.whole_pixels else self._event)
         warnings.warn(
             f"{self._title()}: its network {type(self.network).__name__} has no `step`, so that "
             f"samples take {passes} passes. Give the layer num_steps, step_entries, init_cache and "
