@@ -405,6 +405,7 @@ CASES = {
         ),
         x=points(4, 2, 1),
         event_ndims=3,
+        xla=False,  # its network is compiled by itself, in test_vision_transformer.py
         skip=FILES[:1],
     ),
     "glow_context": dict(

@@ -263,7 +263,8 @@ class AutoregressiveDistribution(NetworkDensity):
         step(cache, s, previous)         parameters [n, num_parameters, k] and the next cache
 
     by `num_steps` steps, `previous` `[n, k]` being the entries of the step before, as the network
-    sees them (zeros at first); any other by as many passes as there are entries (or coupled pixels), with a warning.
+    sees them (zeros at first); any other by as many passes as there are entries (or coupled
+    pixels), with a warning.
 
     Shapes: an event is `event_shape`, `[D]`, `[T, C]` or `[H, W, C]`; the network maps `[batch,
     *event_shape]` to `[batch, *event_shape[:-1], num_parameters * event_shape[-1]]`, first
