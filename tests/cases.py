@@ -66,6 +66,33 @@ def _coupling_zeros(mask):
     return zeros
 
 
+def masked_convolution(direction, num_rows=1, **kwargs):
+    shape = (3, 2, 2) if num_rows == 2 else (2, 3, 1)
+
+    def make(dtype):
+        network = conditioners.RowConvNet(
+            2 * shape[-1],
+            num_rows=num_rows,
+            kernel_width=5,
+            filters=4,
+            activation="tanh",
+            seed=1,
+            dtype=dtype,
+            **kwargs,
+        )
+        return bijectors.MaskedConvolution(network, shape, direction=direction, dtype=dtype)
+
+    return make
+
+
+def _rows_after(direction, shape):
+    """Entries of the Jacobian that must be zero: of other pixels of a row, and of later rows."""
+    row, column, channel = np.indices(shape).reshape(3, -1)
+    place = {"down": row, "up": -row, "right": column, "left": -column}[direction]
+    own = np.eye(len(row), dtype=bool)
+    return (place[:, np.newaxis] <= place[np.newaxis]) & ~own
+
+
 def _factor_out(dtype, prior=False):
     below = bijectors.Chain(
         [
@@ -275,6 +302,26 @@ CASES = {
         event_ndims=3,
     ),
     # The other structures.
+    "masked_convolution_down": dict(
+        make=masked_convolution("down", num_rows=2),
+        x=points(3, 2, 2),
+        event_ndims=3,
+        conditioner_calls=None,
+        zero_pattern=_rows_after("down", (3, 2, 2)),
+    ),
+    **{
+        f"masked_convolution_{direction}": dict(
+            make=masked_convolution(direction, context_size=2),
+            x=points(2, 3, 1),
+            context=context(),
+            event_ndims=3,
+            conditioner_calls=None,
+            zero_pattern=_rows_after(direction, (2, 3, 1)),
+            xla=False,
+            skip=FILES,
+        )
+        for direction in ("up", "right", "left")
+    },
     "rescale": dict(
         make=lambda dtype: bijectors.Rescale(IMAGE, dtype=dtype), x=points(*IMAGE), event_ndims=3
     ),
@@ -363,6 +410,32 @@ CASES = {
         ),
         x=points(4, 4, 1),
         event_ndims=3,
+    ),
+    "macow": dict(
+        make=_recipe(
+            flows.macow, (4, 4, 1), num_levels=1, num_steps=1, hidden_filters=4, activation="tanh"
+        ),
+        x=points(4, 4, 1),
+        event_ndims=3,
+        conditioner_calls=None,
+        xla=False,  # its parts are compiled one by one above
+        skip=FILES,
+    ),
+    "jet": dict(
+        make=_recipe(
+            flows.jet,
+            (4, 2, 1),
+            patch_size=2,
+            num_couplings=2,
+            channels_per_spatial=1,
+            num_layers=1,
+            width=8,
+            num_heads=2,
+        ),
+        x=points(4, 2, 1),
+        event_ndims=3,
+        xla=False,  # its network is compiled by itself, in test_vision_transformer.py
+        skip=FILES[:1],
     ),
     "glow_context": dict(
         make=_recipe(

@@ -41,6 +41,20 @@ CASES = {
         (5, 3, 4),
         2,
     ),
+    "row_convnet": (
+        lambda **k: conditioners.RowConvNet(4, filters=8, kernel_width=3, **k),
+        (5, 3, 2),
+        (4, 3, 4),
+        6,
+    ),
+    "vision_transformer": (
+        lambda **k: conditioners.VisionTransformer(
+            4, patch_size=2, width=8, num_layers=1, num_heads=2, **k
+        ),
+        (4, 6, 2),
+        (4, 6, 4),
+        19,
+    ),
 }
 SOME = ["mlp", "convnet", "resnet"]
 

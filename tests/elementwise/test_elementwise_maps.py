@@ -28,6 +28,7 @@ MAPS = {
     "affine_tanh_cap": Affine(cap=0.5),
     "affine_exp": Affine("exp"),
     "affine_sigmoid": Affine("sigmoid"),
+    "affine_double_sigmoid": Affine("double_sigmoid"),
     "affine_shift_first": Affine(shift_first=True),
     "affine_rate": Affine(rate=0.25),
     "spline": RationalQuadraticSpline(),
@@ -258,6 +259,7 @@ def test_shift_formula():
         (Affine("tanh", 0.5), 0.5 * np.tanh(RAW / 0.5)),
         (Affine("exp"), RAW),
         (Affine("sigmoid"), np.log1p(np.exp(-RAW - 2))),
+        (Affine("double_sigmoid"), -np.log(2.0 / (1.0 + np.exp(-RAW)))),
     ],
 )
 def test_affine_formula(m, s):
@@ -313,7 +315,7 @@ def test_affine_stays_bounded():
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (lambda: Affine("tan"), ValueError, "one of 'tanh', 'exp', 'sigmoid', got 'tan'"),
+        (lambda: Affine("tan"), ValueError, "one of 'tanh', .*'double_sigmoid', got 'tan'"),
         (lambda: Affine(cap=0.0), ValueError, r"cap must be positive and finite, got 0\.0"),
         (lambda: Affine(cap=float("inf")), ValueError, "positive and finite, got inf"),
         (lambda: Affine(cap=float("nan")), ValueError, "positive and finite, got nan"),

@@ -167,10 +167,11 @@ def test_bernoulli_sums_to_one_and_samples_follow_it(kwargs):
     assert (np.abs(counts / n - p) < 5 * np.sqrt(p * (1 - p) / n) + 1e-4).all()
 
 
-def test_normal_made_is_a_density():
-    density = perturb(
-        flows.made([2], output="normal", hidden_units=(8,), num_masks=2, order="random", seed=1)
-    )
+@pytest.mark.parametrize("output", ["normal", "gaussian_mixture"])
+def test_made_of_real_numbers_is_a_density(output):
+    kwargs = {"num_components": 3, "cap": 1.0} if output == "gaussian_mixture" else {}
+    masks = {"num_masks": 2, "order": "random"}
+    density = perturb(flows.made([2], output=output, hidden_units=(8,), seed=1, **masks, **kwargs))
     line = np.linspace(-15, 15, 301)
     grid = np.stack(np.meshgrid(line, line), -1).astype(np.float32)
     p = np.exp(density.log_prob(grid).numpy())
@@ -178,6 +179,32 @@ def test_normal_made_is_a_density():
     samples = density.sample(20000, seed=[0, 1]).numpy()
     mean = (p[..., None] * grid).sum((0, 1)) * 0.1**2
     np.testing.assert_allclose(samples.mean(0), mean, atol=0.05)
+    variance = (p[..., None] * (grid - mean) ** 2).sum((0, 1)) * 0.1**2
+    np.testing.assert_allclose(samples.var(0), variance, rtol=0.05)
+
+
+@pytest.mark.parametrize("output", ["categorical", "discretized_logistic_mixture"])
+def test_made_of_levels_sums_to_one_and_samples_follow_it(output):
+    density = perturb(
+        flows.made(
+            [3],
+            output=output,
+            num_levels=3,
+            hidden_units=(24,),
+            num_masks=2,
+            order="random",
+            context_size=2,
+            seed=0,
+        )
+    )
+    context = tf.constant([0.5, -1.0])
+    everything = np.array(list(itertools.product(range(3), repeat=3)), np.int32)
+    p = np.exp(density.log_prob(everything, context=context))
+    np.testing.assert_allclose(p.sum(), 1.0, rtol=1e-5)
+    n = 20000
+    samples = density.sample(n, seed=[1, 2], context=context).numpy()
+    counts = np.bincount((samples @ [9, 3, 1]).astype(int), minlength=27)
+    assert (np.abs(counts / n - p) < 5 * np.sqrt(p * (1 - p) / n) + 1e-4).all()
 
 
 def test_training_takes_one_set_of_masks_a_step_in_turn():

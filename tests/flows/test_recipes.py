@@ -29,6 +29,12 @@ RECIPES = {
     ),
     "real_nvp_image": (flows.real_nvp, [4, 4, 2], {"num_scales": 2, **IMAGE}),
     "real_nvp_odd_image": (flows.real_nvp, [3, 5, 1], {"num_scales": 1, **IMAGE}),
+    "macow": (flows.macow, [4, 8, 1], {"num_levels": 2, **GLOW}),
+    "jet": (
+        flows.jet,
+        [4, 6, 1],
+        {"patch_size": 2, "num_couplings": 5, "num_layers": 1, "width": 8, "seed": 0},
+    ),
     "glow": (flows.glow, [4, 8, 1], {"num_levels": 2, **GLOW}),
     "glow_additive": (flows.glow, [2, 2, 3], {"num_levels": 1, "coupling": "additive", **GLOW}),
 }
@@ -125,7 +131,7 @@ def test_identity_at_the_start(name):
     np.testing.assert_allclose(
         np.linalg.norm(z, axis=1), np.linalg.norm(x.reshape(4, -1), axis=1), rtol=1e-10
     )
-    if not name.startswith("glow"):  # no rotations here
+    if not name.startswith(("glow", "macow")):  # no rotations here
         np.testing.assert_allclose(z, x.reshape(4, -1), rtol=1e-10)
 
 

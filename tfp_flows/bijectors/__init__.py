@@ -9,6 +9,7 @@ from tfp_flows.bijectors.coupling import AdditiveCoupling, AffineCoupling, Coupl
 from tfp_flows.bijectors.factor_out import FactorOut
 from tfp_flows.bijectors.inverse_autoregressive import InverseAutoregressive
 from tfp_flows.bijectors.masked_autoregressive import MaskedAutoregressive
+from tfp_flows.bijectors.masked_convolution import MaskedConvolution
 from tfp_flows.bijectors.modes import (
     data_dependent_initialization,
     in_training_mode,
@@ -32,6 +33,7 @@ __all__ = [
     "InverseAutoregressive",
     "InvertibleConv1x1",
     "MaskedAutoregressive",
+    "MaskedConvolution",
     "Network",
     "Repeat",
     "Rescale",

@@ -181,6 +181,7 @@ class Road:
         self.steps, self.base = tuple(steps), distribution
         self.back = tuple(Step(step.bijector, not step.inverse) for step in reversed(steps))
         self.base_ndims = distribution.event_shape.rank
+        self.dtype = _floating(self.distribution)
         self._inside = _parts_of(distribution)
         self.base_context_shapes = _base_context_shapes(distribution, self._inside)
         self.context_shapes = contexts.common(
@@ -238,7 +239,7 @@ class Road:
         z = self.base.sample(shape, seed=seed, **kwargs)
         if temperature is None:
             return z
-        temperature = tf.cast(temperature, z.dtype)
+        temperature = tf.cast(temperature, self.dtype)
         if not self.has_mean(context):
             check = tf.debugging.assert_equal(
                 temperature, tf.ones_like(temperature), message=self.no_mean
@@ -254,13 +255,15 @@ class Road:
         """Why a temperature other than 1 is refused."""
         return (
             f"{title_of(self.base)} has no mean, which a temperature other than 1 scales the "
-            "latent's spread around. Sample at temperature 1."
+            "latent's spread around (integers have none). Sample at temperature 1."
         )
 
     def has_mean(self, context=None):
-        """Whether the base has a mean."""
+        """Whether the base has a mean that its points can be drawn to; integers cannot."""
         if self._inside is not None:
             return self._inside.has_mean(context)
+        if not tf.as_dtype(self.base.dtype).is_floating:
+            return False
         kwargs = self._base_kwargs(context)
         try:
             if kwargs:
@@ -275,6 +278,12 @@ class Road:
         if context is None or self.base_context_shapes is None:
             return {}
         return {"context": contexts.take(context, self.base_context_shapes)}
+
+
+def _floating(distribution):
+    """The dtype of a distribution; of one of integers that of its weights."""
+    found = [distribution.dtype, *(v.dtype for v in distribution.variables), tf.float32]
+    return next(dtype for dtype in map(tf.as_dtype, found) if dtype.is_floating)
 
 
 def _parts_of(base):

@@ -221,7 +221,7 @@ class Sequential:
         """Returns x and its elementwise log-det, for `u` with any batch dimensions.
 
         Args:
-          u: `[..., D]`.
+          u: `[..., D]`; `[n, num_noises * D]` where the map has `num_noises` of each entry.
           context: `[..., context_size]`, or `None`.
           mask_index: `int`, the layer's set of masks.
         """
@@ -237,8 +237,9 @@ class Sequential:
         weights = [*parts["kernels"], *parts["offsets"]]
         x, log_det = self._solver(parts, weights)(flat, *weights)
         if rank == 2:
-            x.set_shape(u.shape)
-            log_det.set_shape(u.shape)
+            shape = tf.TensorShape([u.shape[0], len(parts["input_degrees"])])
+            x.set_shape(shape)
+            log_det.set_shape(shape)
             return x, log_det
         return (tf.ensure_shape(tf.reshape(t, shape), u.shape) for t in (x, log_det))
 
@@ -271,7 +272,8 @@ def _solver(input_degrees, hidden_degrees, shapes, dtype, *args):
     eager mode it also spares thousands of small steps run from Python.
     """
     degrees = [np.frombuffer(d, np.int32) for d in (input_degrees, *hidden_degrees)]
-    shapes = ((None, len(degrees[0])), *shapes)
+    width = getattr(args[0], "num_noises", 1) * len(degrees[0])
+    shapes = ((None, width), *shapes)
     return _Solver(degrees, [tf.TensorSpec(shape, dtype) for shape in shapes], *args)
 
 
@@ -337,7 +339,7 @@ class _Solver:
 
     def _solve(self, u, *weights):
         kernels, offsets = weights[: self._num_hidden + 1], weights[self._num_hidden + 1 :]
-        rows = tf.shape(u)[0]
+        rows, size = tf.shape(u)[0], len(self._degrees[0])
         width = self._num_parameters
 
         def unit(layer, value, auxiliary, skip):
@@ -353,7 +355,7 @@ class _Solver:
             self._plan,
             kernels,
             [_spread(o, rows) for o in offsets],
-            tf.transpose(u)[:, tf.newaxis],
+            tf.transpose(tf.reshape(u, [rows, u.shape[1] // size, size]), [2, 1, 0]),
             [None] * self._num_hidden,
             unit,
             step,

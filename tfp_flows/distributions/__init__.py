@@ -3,7 +3,29 @@
 A `FlowModel` takes them as it takes a flow, and they may be the base of one.
 """
 
+from tfp_flows.distributions.autoregressive import AutoregressiveDistribution
 from tfp_flows.distributions.conditioned import Conditioned, condition
 from tfp_flows.distributions.made import MADEDistribution
+from tfp_flows.distributions.outputs import (
+    BernoulliOutput,
+    CategoricalOutput,
+    DiscretizedLogisticMixtureOutput,
+    GaussianMixtureOutput,
+    NormalOutput,
+    Output,
+    get_output,
+)
 
-__all__ = ["Conditioned", "MADEDistribution", "condition"]
+__all__ = [
+    "AutoregressiveDistribution",
+    "BernoulliOutput",
+    "CategoricalOutput",
+    "Conditioned",
+    "DiscretizedLogisticMixtureOutput",
+    "GaussianMixtureOutput",
+    "MADEDistribution",
+    "NormalOutput",
+    "Output",
+    "condition",
+    "get_output",
+]

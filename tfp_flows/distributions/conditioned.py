@@ -21,7 +21,7 @@ class Conditioned(tfp.distributions.Distribution):
       distribution: any `tfd.Distribution` in which some part takes a context: a recipe of
         `tfp_flows.flows` with `context_size`, or a composition around one.
       context: `[*batch, context_size]`, as the distribution takes it (other shapes and
-        dictionaries of several included), of its dtype or cast to it.
+        dictionaries of several included), of the dtype of its weights or cast to it.
       validate_args: passed to the base class.
       allow_nan_stats: passed to the base class.
       name: name of the distribution. Default: that of `distribution`.
@@ -56,7 +56,7 @@ class Conditioned(tfp.distributions.Distribution):
         )
         self._distribution = distribution
         self._context = contexts.each(
-            lambda c, _: c if isinstance(c, tf.Variable) else tf.cast(c, distribution.dtype),
+            lambda c, _: c if isinstance(c, tf.Variable) else tf.cast(c, self._road.dtype),
             context,
             shapes,
         )

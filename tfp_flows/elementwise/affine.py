@@ -1,12 +1,14 @@
 """The affine map of RealNVP, MAF, IAF and Glow."""
 
+import math
+
 import keras
 import tensorflow as tf
 
 from tfp_flows._checks import positive_number
 from tfp_flows.elementwise.base import ElementwiseMap
 
-_LOG_SCALES = ("tanh", "exp", "sigmoid")
+_LOG_SCALES = ("tanh", "exp", "sigmoid", "double_sigmoid")
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
@@ -23,15 +25,17 @@ class Affine(ElementwiseMap):
         "tanh":     s = cap * tanh(raw / cap)           in (-cap, cap)
         "exp":      s = raw                             unbounded
         "sigmoid":  s = -log(sigmoid(raw + 2))          > 0
+        "double_sigmoid":  s = -log(2 sigmoid(raw))     > -log(2)
 
-    "tanh" and "exp" are the identity at zero parameters. "sigmoid" is not: it is Glow's, where
-    the direction from data to latents multiplies by `sigmoid(raw + 2)`, 0.88 at zero. That
-    direction can only contract, so that log-probabilities can't blow up in training, but
+    "tanh", "exp" and "double_sigmoid" are the identity at zero parameters; the last is Jet's,
+    where the direction from data to latents at most doubles. "sigmoid" is not the identity: it is
+    Glow's, where the direction from data to latents multiplies by `sigmoid(raw + 2)`, 0.88 at zero.
+    That direction can only contract, so that log-probabilities can't blow up in training, but
     samples of a bad fit can.
 
     Args:
-      log_scale: "tanh", "exp" or "sigmoid". Bounded by default, because an unbounded log-scale
-        is the usual cause of NaN in training and of infinite samples.
+      log_scale: "tanh", "exp", "sigmoid" or "double_sigmoid". Bounded by default, because an
+        unbounded log-scale is the usual cause of NaN in training and of infinite samples.
       cap: positive finite number, the bound of |s|, used by "tanh" alone. The default of 3 lets
         one layer scale by 20 either way.
       shift_first: whether the forward direction shifts, then scales. The families are the same,
@@ -58,6 +62,8 @@ class Affine(ElementwiseMap):
         Convolutions, 2018, arXiv:1807.03039, table 1. The sigmoid is that of the authors'
         program; there the shift is added before the scale in the direction to the latents, here
         it is subtracted, which differs by the sign of t.
+      Alexander Kolesnikov, Andre Susano Pinto, Michael Tschannen. Jet: A Modern Transformer-Based
+        Normalizing Flow, 2024, arXiv:2412.15129 ("double_sigmoid").
 
     >>> x, parameters = tf.constant([1.0, 2.0]), tf.constant([0.5, 0.5, 0.0, 100.0])
     >>> y, log_det = Affine().forward(x, parameters)
@@ -107,4 +113,6 @@ class Affine(ElementwiseMap):
             return shift, self.cap * tf.tanh(raw * (1.0 / self.cap))
         if self.log_scale == "sigmoid":
             return shift, tf.nn.softplus(-2.0 - raw)  # -log(sigmoid(v)) = softplus(-v)
+        if self.log_scale == "double_sigmoid":
+            return shift, tf.nn.softplus(-raw) - math.log(2.0)
         return shift, raw

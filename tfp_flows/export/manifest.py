@@ -31,7 +31,6 @@ def manifest(model, module, folder):
     with open(os.path.join(folder, "saved_model.pb"), "rb") as file:
         saved = saved_model_pb2.SavedModel.FromString(file.read())
     written = saved.meta_graphs[0].signature_def
-    dequantization = model.dequantization
     variables = module.flow_variables
     return {
         "format": "tfp_flows export",
@@ -45,9 +44,9 @@ def manifest(model, module, folder):
         "model": model.name,
         "distribution": model.distribution.name,
         "event_shape": model.event_shape.as_list(),
-        "dtype": tf.as_dtype(model.distribution.dtype).name,
+        "dtype": model._example.dtype.name,
         "context_size": model.context_size,
-        "num_levels": getattr(dequantization, "num_levels", None),
+        "num_levels": model._example.num_levels,
         "num_variables": len(variables),
         "variable_bytes": sum(v.shape.num_elements() * v.dtype.size for v in variables),
         "signatures": {

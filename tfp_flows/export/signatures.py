@@ -35,11 +35,12 @@ class _Signatures:
     def __init__(self, model):
         self.model, self.road, self.example = model, model._road, model._example
         dtype, event = self.example.dtype, self.example.event_shape
-        self.x = tf.TensorSpec([None, *event], dtype, "x")
+        self.x = tf.TensorSpec([None, *event], self.example.event_dtype, "x")
         self.data = self.x
         if self.example.dequantization is not None:
             self.data = tf.TensorSpec([None, *event], tf.int32, "x")
-        self.z = tf.TensorSpec([None, *self.road.base.event_shape], dtype, "z")
+        z_dtype = tf.as_dtype(self.road.base.dtype)
+        self.z = tf.TensorSpec([None, *self.road.base.event_shape], z_dtype, "z")
         self.n, self.seed = tf.TensorSpec([], tf.int32, "n"), tf.TensorSpec([2], tf.int32, "seed")
         self.temperature = tf.TensorSpec([], dtype, "temperature")
         self.contexts, self.by_name = _contexts_of(model)
@@ -102,8 +103,8 @@ class _Signatures:
 
     def _log_prob_of_data(self, x, context):
         x, context = self._checked(x, context, self.data)
-        if self.example.dequantization is not None:
-            levels = self.example.dequantization.num_levels
+        levels = self.example.num_levels
+        if levels is not None and x.dtype.is_integer:
             in_range = tf.reduce_all((x >= 0) & (x < levels))
             message = f"x must hold integers from 0 to {levels - 1}"
             with tf.control_dependencies([tf.debugging.Assert(in_range, [message])]):

@@ -2,9 +2,11 @@
 
 from tfp_flows.flows.glow import glow
 from tfp_flows.flows.iaf import iaf
+from tfp_flows.flows.jet import jet
+from tfp_flows.flows.macow import macow
 from tfp_flows.flows.made import made
 from tfp_flows.flows.maf import maf
 from tfp_flows.flows.nice import nice
 from tfp_flows.flows.real_nvp import real_nvp
 
-__all__ = ["glow", "iaf", "made", "maf", "nice", "real_nvp"]
+__all__ = ["glow", "iaf", "jet", "macow", "made", "maf", "nice", "real_nvp"]

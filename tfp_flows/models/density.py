@@ -22,8 +22,9 @@ class Density:
         """Log-density of `x` in nats.
 
         Args:
-          x: `[..., *event_shape]` in the distribution's dtype; integers if the model
-            dequantizes, by one draw of noise for all rows, the same at every call.
+          x: `[..., *event_shape]` in the distribution's dtype; integers of any dtype if that is
+            one of integers, or if the model dequantizes, by one draw of noise for all rows, the
+            same at every call.
           context: `[..., context_size]`, broadcast over the batch, for a conditional flow.
 
         Returns:
@@ -121,7 +122,7 @@ class Density:
           Tensor `[..., *event_shape]`, continuous, in the data's units.
         """
         self._check_initialized("forward")
-        z = tf.convert_to_tensor(z, self._example.dtype)
+        z = tf.convert_to_tensor(z, self._example.event_dtype)
         event = self._road.base.event_shape
         if z.shape.rank < event.rank or not z.shape[z.shape.rank - event.rank :] == event:
             raise ValueError(
@@ -153,6 +154,11 @@ class Density:
         References: T. White, Sampling generative networks, 2016, arXiv:1609.04468, section 3.
         """
         n = integer(n, "n", f"{self._example.title}.interpolate", least=2)
+        if self._example.discrete:
+            raise ValueError(
+                f"{self._example.title}.interpolate: there is no way between integers, and the "
+                "distribution has no latents."
+            )
         start, end = self.inverse(a, context), self.inverse(b, context)
         if start.shape != end.shape:
             raise ValueError(
@@ -235,6 +241,8 @@ class Density:
 
     def _quantized(self, samples):
         dequantization = self._example.dequantization
+        if self._example.discrete:
+            return tf.cast(samples, tf.int32)
         if dequantization is None:
             raise ValueError(
                 f"{self._example.title}.sample: quantized=True is for a model with a "
@@ -295,9 +303,7 @@ class Density:
         return outside_scores_minus_infinity(self._road, x, log_prob)
 
     def _log_prob_of_data(self, x, context):
-        if self._example.dequantization is not None:
-            x = self._prepare(x)
-        return self._log_prob(x, context)
+        return self._log_prob(self._prepare(x), context)
 
     def _function(self, name, python_function, rank, context):
         # One for each rank: relaxed over several ranks, TensorFlow would trace with an unknown one.
@@ -323,6 +329,8 @@ def outside_scores_minus_infinity(road, x, log_prob):
       x: data, of its dtype.
       log_prob: what it scores them, of the batch shape.
     """
+    if not x.dtype.is_floating:
+        return log_prob  # What is impossible the distribution itself knows.
     unknown = _any_entry(tf.math.is_nan(x), road.event_ndims)
     outside = _any_entry(tf.equal(tf.abs(x), math.inf), road.event_ndims)
     outside |= _outside(road.steps, x, road.event_ndims)

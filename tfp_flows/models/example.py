@@ -7,6 +7,8 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import context as contexts
 
+tfd = tfp.distributions
+
 
 @dataclasses.dataclass(frozen=True)
 class Example:
@@ -14,37 +16,76 @@ class Example:
 
     Args:
       title: the model, for messages.
-      dtype: `tf.DType` of the distribution.
+      dtype: `tf.DType` of the weights, and of log-densities; the distribution's own unless that is
+        one of integers.
+      event_dtype: `tf.DType` of the distribution's events.
       event_shape: `tf.TensorShape` of one example.
       context_shapes: shapes of its context (see `bijectors.context`), or `None`.
       dequantization: that of integer data, or `None`.
       raw: whether contexts are given raw, and a network makes of them what the shapes say.
       continuous: whether the distribution is a density of continuous values; `flows.made`, say,
         may be of 0 and 1.
+      levels: of a distribution of integers 0 to levels - 1 their number, if it is known.
     """
 
     title: str
     dtype: tf.DType
+    event_dtype: tf.DType
     event_shape: tf.TensorShape
     context_shapes: tuple | dict | None
     dequantization: object
     continuous: bool
+    levels: int | None = None
     raw: bool = False
 
     @classmethod
-    def of(cls, distribution, context_shapes, dequantization, title, *, raw=False):
-        """That of a distribution."""
-        return cls(
+    def of(cls, distribution, road, dequantization, title, *, raw=False):
+        """That of a distribution and its `Road`.
+
+        Raises:
+          ValueError: if the distribution is one of integers, and a dequantization is given.
+        """
+        found = cls(
             title,
+            road.dtype,
             tf.as_dtype(distribution.dtype),
             distribution.event_shape,
-            context_shapes,
+            road.context_shapes,
             dequantization,
-            distribution.reparameterization_type == tfp.distributions.FULLY_REPARAMETERIZED,
+            distribution.reparameterization_type == tfd.FULLY_REPARAMETERIZED,
+            _levels_of(distribution),
             raw,
         )
+        if found.discrete and dequantization is not None:
+            raise ValueError(
+                f"{title}: the distribution '{distribution.name}' is one of integers, which need "
+                "no dequantization. Leave it out."
+            )
+        return found
+
+    @property
+    def discrete(self):
+        """Whether the distribution is one of integers."""
+        return not self.event_dtype.is_floating or self.levels is not None
+
+    @property
+    def num_levels(self):
+        """Of integer data 0 to num_levels - 1 their number, if it is known."""
+        return self.levels if self.dequantization is None else self.dequantization.num_levels
 
     @property
     def context_size(self):
         """Size of the context's last axis, or what else `bijectors.FlowBijector` takes for it."""
         return contexts.declared(self.context_shapes)
+
+
+def _levels_of(distribution):
+    """Of a distribution of integers 0 to n - 1 the number n, else `None`."""
+    while isinstance(distribution, (tfd.Independent, tfd.Sample)):
+        distribution = distribution.distribution
+    if isinstance(distribution, tfd.Bernoulli):
+        return 2
+    if isinstance(distribution, tfd.Categorical):
+        given = distribution.probs if distribution.logits is None else distribution.logits
+        return given.shape[-1]
+    return getattr(distribution, "num_levels", None)

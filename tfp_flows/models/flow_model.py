@@ -53,7 +53,9 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
     `tf.data.Dataset`, or as `{"x": ..., "context": ...}`.
 
     Args:
-      distribution: the distribution, floating dtype; its event shape is that of one example.
+      distribution: the distribution; its event shape is that of one example. Of integers
+        (`tfd.Bernoulli`, `tfd.Categorical`, `distributions.AutoregressiveDistribution`) it takes
+        data of any integer dtype as they are, and their bits are exact.
       context_network: Keras layer or model from raw conditions (images, sets, sequences, integer
         labels through an `Embedding`) to the context that the distribution takes; trained with
         it. Contexts are then given raw everywhere, with one batch axis.
@@ -66,9 +68,9 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
 
     Raises:
       TypeError: if `distribution` is none; if the data's dtype is not the distribution's (cast
-        float64 data, and dequantize integers).
-      ValueError: on a wrong event shape, NaN in the data, a context missing or unused, nothing
-        to train, or an ActNorm that was never initialised.
+        float64 data, and dequantize integers; for a distribution of integers cast floats).
+      ValueError: on a wrong event shape, NaN in the data, integers that are no level of it, a
+        context missing or unused, nothing to train, or an ActNorm that was never initialised.
       FloatingPointError: by `fit`, when the loss or a gradient is not finite (of gradients: or
         so large that its square is not). That step is not taken, no weight, optimizer slot,
         average or backup sees it, and the message names the first part at fault. A
@@ -103,7 +105,8 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                 f"FlowModel: expected a tfd.Distribution, got {type(distribution).__name__}. Wrap "
                 "a bijector: tfd.TransformedDistribution(base, bijector)."
             )
-        dtype = tf.as_dtype(distribution.dtype)
+        road = Road(distribution)
+        dtype = road.dtype
         # A dtype of its own: under a global mixed policy Keras would cast x to bfloat16.
         super().__init__(name=name, dtype=dtype.name)
         # Keras (3.15) takes a model that was made in no scope for one of the scope it is called in.
@@ -126,11 +129,10 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         # variables, each once, through the layers below.
         object.__setattr__(self, "_distribution", distribution)
         object.__setattr__(self, "_own_arguments", vars(self).get("_bound"))
-        object.__setattr__(self, "_road", Road(distribution))
+        object.__setattr__(self, "_road", road)
         object.__setattr__(self, "_actnorms", actnorms_of(distribution))
-        shapes = self._road.context_shapes
         raw = context_network is not None
-        example = Example.of(distribution, shapes, dequantization, title, raw=raw)
+        example = Example.of(distribution, road, dequantization, title, raw=raw)
         object.__setattr__(self, "_example", example)
         embedding = Embedding(context_network, example) if raw else None
         object.__setattr__(self, "_embedding", embedding)
@@ -202,7 +204,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
     @conditioner_policy.setter
     def conditioner_policy(self, policy):
         policy = keras.dtype_policies.get(policy)
-        wanted = self.distribution.dtype.name
+        wanted = self._example.dtype.name
         if policy.variable_dtype != wanted:
             raise ValueError(
                 f"FlowModel '{self.name}': expected a policy whose weights are {wanted}, such as "
@@ -240,7 +242,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         x, context, _ = unpack(inputs, self._example)
         x = tf.convert_to_tensor(x)
         if training and self.dequantization is not None and not x.dtype.is_floating:
-            x = tf.cast(self.dequantization(x, seed=stateless_seed(None)), self.distribution.dtype)
+            x = tf.cast(self.dequantization(x, seed=stateless_seed(None)), self._example.dtype)
         context = self._embedded(context, training)
         return self._log_prob(self._prepare(x), context, training)
 

@@ -104,7 +104,12 @@ def check_array(x, example, batched=True):
             f"{title}: expected {wanted.name} data, got an array of {x.dtype}, text or mixed "
             f"columns. Encode them as numbers: x.astype('{wanted.name}')."
         )
-    if dtype.is_integer or dtype.is_bool:
+    if not example.event_dtype.is_floating and dtype.is_floating:
+        raise TypeError(
+            f"{title}: expected integers (of any dtype), got {dtype.name}: a fraction would be cut "
+            "off without a word. Cast them: x.astype('int32')."
+        )
+    if (dtype.is_integer or dtype.is_bool) and not example.discrete:
         if example.dequantization is None and not example.continuous:
             raise TypeError(
                 f"{title}: expected {wanted.name} data, got {dtype.name}. Cast them: "
@@ -117,7 +122,7 @@ def check_array(x, example, batched=True):
                 "dequantization=preprocessing.UniformDequantization(), or, for data that are not "
                 f"quantized, cast them: x.astype('{wanted.name}')."
             )
-    elif dtype != wanted:
+    elif dtype != wanted and dtype.is_floating:
         other = dtype in (tf.float32, tf.float64)
         raise TypeError(
             f"{title}: expected {wanted.name} data, got {dtype.name}. Cast them: "
@@ -144,7 +149,7 @@ def check_array(x, example, batched=True):
     if batched and shape.rank and shape[0] == 0:
         raise ValueError(f"{title}: no data: got {shape.as_list()}, which has no rows.")
     check_nan(x, f"{title}: the data hold")
-    if example.dequantization is not None:
+    if example.num_levels is not None:
         check_levels(x, example)
 
 
@@ -183,15 +188,22 @@ def warn_of_discrete(x, example, rows=1000):
 
 
 def check_levels(x, example):
-    """Refuses integers that the dequantization does not know, where there are values to look at."""
-    if not isinstance(x, (np.ndarray, tf.Tensor)) or not tf.as_dtype(x.dtype).is_integer:
+    """Refuses integers that the model does not know, where there are values to look at.
+
+    Of a distribution of levels whose dtype is a floating one, fractions too.
+    """
+    if not isinstance(x, (np.ndarray, tf.Tensor)) or tf.as_dtype(x.dtype).is_bool:
         return
+    if tf.as_dtype(x.dtype).is_floating and (example.levels is None or example.levels == 2):
+        return  # What a dequantization has made continuous, and cross-entropies.
     if not np.size(x) or (isinstance(x, tf.Tensor) and not hasattr(x, "numpy")):
         return
-    levels = example.dequantization.num_levels
-    least, most = int(np.min(x)), int(np.max(x))
-    if least < 0 or most >= levels:
-        raise ValueError(_wrong_levels(example.title, levels, least, most))
+    values = np.asarray(x)
+    least, most = values.min(), values.max()
+    if least < 0 or most >= example.num_levels:
+        raise ValueError(_wrong_levels(example, least, most))
+    if values.dtype.kind == "f" and (values != np.round(values)).any():
+        raise ValueError(_wrong_levels(example, least, most, "fractions among them"))
 
 
 def checks_of_batch(x, example, nan):
@@ -216,16 +228,15 @@ def checks_of_batch(x, example, nan):
         # False, too, if there are more or fewer of them.
         same = tf.raw_ops.Equal(x=sizes[1:], y=list(event), incompatible_shape_error=False)
         yield tf.reduce_all(same), shape, [sizes]
-    if example.dequantization is not None and x.dtype.is_integer:
-        levels = example.dequantization.num_levels
-        if x.dtype.min < 0 or x.dtype.max >= levels:
-            least, most = tf.reduce_min(x), tf.reduce_max(x)
-            fits = (least >= 0) & (tf.cast(most, tf.int64) < levels) | tf.equal(tf.size(x), 0)
+    levels = example.num_levels
+    if levels is not None and x.dtype.is_integer and (x.dtype.min < 0 or x.dtype.max >= levels):
+        least, most = tf.reduce_min(x), tf.reduce_max(x)
+        fits = (least >= 0) & (tf.cast(most, tf.int64) < levels) | tf.equal(tf.size(x), 0)
 
-            def integers(least, most):
-                return _wrong_levels(title, levels, int(least), int(most))
+        def integers(least, most):
+            return _wrong_levels(example, int(least), int(most))
 
-            yield fits, integers, [least, most]
+        yield fits, integers, [least, most]
     if nan and x.dtype.is_floating:
 
         def values(x):
@@ -235,11 +246,13 @@ def checks_of_batch(x, example, nan):
         yield ~tf.reduce_any(tf.math.is_nan(x)), values, [x]
 
 
-def _wrong_levels(title, levels, least, most):
+def _wrong_levels(example, least, most, what=""):
+    whose = "distribution" if example.dequantization is None else "dequantization"
+    levels = example.num_levels
     return (
-        f"{title}: expected integers from 0 to {levels - 1}, the {levels} levels of the "
-        f"dequantization, got values from {least} to {most}. Give it the data's num_levels, or "
-        "shift them to start at 0."
+        f"{example.title}: expected integers from 0 to {levels - 1}, the {levels} levels of the "
+        f"{whose}, got values from {least:g} to {most:g}{what and ', '}{what}. Give it the data's "
+        "num_levels, or shift them to start at 0."
     )
 
 

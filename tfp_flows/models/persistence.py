@@ -251,7 +251,8 @@ class Persistence:
         int32 scalar, `seed` a pair of int32, `temperature` defaults to 1 where the loader knows
         defaults (Python's does for `loaded.sample(n, seed)`, not for its signature). The same
         seed gives the same samples. A model that dequantizes takes int32 in `log_prob`, and has
-        `log_prob_dequantized` for floating data. `assets.extra/manifest.json` describes it all.
+        `log_prob_dequantized` for floating data; one of integers takes and gives int32.
+        `assets.extra/manifest.json` describes it all.
 
         What `tf.saved_model.load` returns has to be kept while its functions are used:
         `tf.saved_model.load(path).log_prob(x)` in one expression fails. A row with NaN scores NaN,

@@ -63,7 +63,7 @@ class Steps:
         x, context, weight = unpack(data, self._example)
         x = self._checked(x, nan=False)  # NaN makes the loss NaN, which is checked.
         counts = replicas.of_each_replica(tf.shape(x)[0])
-        rows = tf.cast(tf.reduce_sum(counts), self.distribution.dtype)
+        rows = tf.cast(tf.reduce_sum(counts), self._example.dtype)
         x = self._prepare(x, "train", _private.steps_of(self.optimizer), counts)
         variables = self.trainable_variables
         busy = tf.cast(tf.math.count_nonzero(counts), rows.dtype)
@@ -93,7 +93,7 @@ class Steps:
         x = self._checked(x)
         counts = replicas.of_each_replica(tf.shape(x)[0])
         x = self._prepare(x, "evaluate", self._loss_nats.count, counts)
-        rows = tf.cast(tf.reduce_sum(counts), self.distribution.dtype)
+        rows = tf.cast(tf.reduce_sum(counts), self._example.dtype)
         busy = tf.cast(tf.math.count_nonzero(counts), rows.dtype)
         compute = self._compiled(self._total_and_loss)
         results = self._unless_empty(x, lambda: compute(x, context, weight, rows, busy))
@@ -121,26 +121,28 @@ class Steps:
     def _prepare(self, x, stream="score", counter=0, counts=None):
         """Dequantizes integers, with noise from the seed, the stream and the counter in it.
 
+        Of a distribution of integers it casts them to its own dtype.
+
         Given the number of rows in each replica, the rows of a replica get the noise that they
         would get on one device: replicas differ, and any number of them trains alike.
         """
         x = tf.convert_to_tensor(x)
         if self.dequantization is None or x.dtype.is_floating:
-            return x
+            return tf.cast(x, self._example.event_dtype)
         if stream == "score":  # It depends on no row beside it and on no device.
             x = self.dequantization.shared_noise(x, event_shape=self.event_shape)
-            return tf.cast(x, self.distribution.dtype)
+            return tf.cast(x, self._example.dtype)
         seed = tf.stack([_STREAMS[stream], tf.cast(counter, tf.int32)])
         seed = tf.random.experimental.stateless_fold_in(seed, self.dequantization.seed or 0)
         if counts is None or counts.shape[0] == 1:
-            return tf.cast(self.dequantization(x, seed=seed), self.distribution.dtype)
+            return tf.cast(self.dequantization(x, seed=seed), self._example.dtype)
         before = tf.reduce_sum(counts[: replicas.replica_id()])
         rows = tf.shape(x)[0]
         ends = [[before, tf.reduce_sum(counts) - before - rows]]
         # The noise of the global batch, of which this replica's rows are cut out.
         padded = tf.pad(x, ends + [[0, 0]] * (x.shape.rank - 1))
         noisy = self.dequantization(padded, seed=seed)[before : before + rows]
-        return tf.cast(tf.ensure_shape(noisy, x.shape), self.distribution.dtype)
+        return tf.cast(tf.ensure_shape(noisy, x.shape), self._example.dtype)
 
     def _total_and_loss(self, x, context, weight, rows, busy, training=False):
         """Sum over this replica's rows, and its share of the loss of all rows.

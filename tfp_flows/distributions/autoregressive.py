@@ -1,0 +1,496 @@
+"""Densities that are a product of conditionals, all of them from one network."""
+
+import math
+import warnings
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_flows import elementwise
+from tfp_flows.bijectors import context as contexts
+from tfp_flows.bijectors.network import Network
+from tfp_flows.bijectors.sequential import Sequential
+from tfp_flows.distributions.outputs import NormalOutput, get_output
+
+tfd = tfp.distributions
+
+
+class NetworkDensity(tfp.distributions.Distribution):
+    """What the densities from one network share: data, contexts, scores of the network's output.
+
+    A subclass gives `_log_prob_of_rows(rows, context)` and `_draw_rows(noise, seed, context)`.
+
+    Args:
+      layer: the Keras layer.
+      event_shape: static shape of an event.
+      output: an `Output`.
+      network_shape: shape of an event as the layer takes it.
+      context_size: what context the layer takes, or `None`.
+      dtype: dtype that it computes in, float32 or float64.
+      event_dtype: dtype of an event.
+      parameters: the constructor's arguments.
+      validate_args, allow_nan_stats, name: as `tfd.Distribution`.
+    """
+
+    def __init__(
+        self,
+        layer,
+        event_shape,
+        output,
+        *,
+        network_shape,
+        context_size,
+        dtype,
+        event_dtype,
+        parameters,
+        validate_args,
+        allow_nan_stats,
+        name,
+    ):
+        title = f"{type(self).__name__} '{name}'"
+        self._event, self._network_shape = tuple(event_shape), tuple(network_shape)
+        self._dtype_inside = dtype
+        self._output = self._no_dependency(output)
+        self._network = Network(
+            layer,
+            input_shape=self._network_shape,
+            output_shape=(
+                *self._network_shape[:-1],
+                self._network_shape[-1] * output.num_parameters,
+            ),
+            owner=title,
+            context_size=context_size,
+            dtype=dtype,
+        )
+        self._sequential = None
+        if hasattr(layer, "sequential_parts"):
+            self._sequential = self._no_dependency(
+                Sequential(layer, _map_of(output), forward=True, block_size=None)
+            )
+        super().__init__(
+            dtype=event_dtype,
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=validate_args,
+            allow_nan_stats=allow_nan_stats,
+            parameters=parameters,
+            name=name,
+        )
+
+    def get_config(self):
+        """The constructor arguments, for saving; of a subclass, if it is registered with Keras."""
+        return dict(self.parameters)
+
+    @classmethod
+    def from_config(cls, config):
+        """The distribution of `get_config`."""
+        return cls(**config)
+
+    @property
+    def output(self):
+        """The `Output`: what the network's parameters of an entry mean."""
+        return self._output
+
+    @property
+    def num_levels(self):
+        """Of integers 0 to `num_levels - 1` their number; `None` if entries are real numbers."""
+        return self._output.num_levels
+
+    @property
+    def context_size(self):
+        """Size of the context (or what else the network takes), or `None`."""
+        return contexts.declared(self._network._context_shapes)
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return {}
+
+    def _event_shape(self):
+        return tf.TensorShape(self._event)
+
+    def _event_shape_tensor(self):
+        return tf.constant(self._event, tf.int32)
+
+    def _batch_shape(self):
+        return tf.TensorShape([])
+
+    def _batch_shape_tensor(self):
+        return tf.constant([], tf.int32)
+
+    def _default_event_space_bijector(self):
+        return None
+
+    # --- Scores. ---
+
+    def _log_prob(self, x, context=None):
+        x = self._with_event_shape(self._as_data(x))
+        batch = tf.shape(x)[: tf.rank(x) - len(self._event)]
+        rows = tf.reshape(x, [-1, *self._network_shape])
+        context = self._rows_of_context(context, batch)
+        return tf.reshape(self._log_prob_of_rows(rows, context), batch)
+
+    def _score(self, rows, out):
+        """Log-densities of rows, given what the network made of them."""
+        entries = self._output.log_prob(rows, self._apart(out))
+        return tf.reduce_sum(entries, axis=list(range(1, entries.shape.rank)))
+
+    def _apart(self, out):
+        """The network's output `[..., num_parameters * k]` as `[..., num_parameters, k]`."""
+        out = tf.cast(out, self._dtype_inside)
+        sizes = [self._output.num_parameters, self._network_shape[-1]]
+        return tf.reshape(out, [-1, *self._network_shape[:-1], *sizes])
+
+    def _as_data(self, x):
+        if x.dtype == self._dtype_inside:
+            return x
+        discrete = x.dtype.is_integer or x.dtype.is_bool
+        if discrete and self.num_levels is not None:
+            return tf.cast(x, self._dtype_inside)
+        remedy = "Cast the argument, or build the density with that dtype."
+        if discrete:
+            remedy = (
+                "Discrete values have no density: add noise of the width of their steps "
+                "(preprocessing.UniformDequantization), or use a discrete output, as "
+                'output="bernoulli" for binary data.'
+            )
+        raise TypeError(
+            f"{self._title()}: expected {self._dtype_inside.name}, got {x.dtype.name}. {remedy}"
+        )
+
+    def _with_event_shape(self, x):
+        """`x`, whose last sizes are the event's: flattened, others would pass for them."""
+        rank = x.shape.rank
+        batch = None if rank is None else x.shape[: max(0, rank - len(self._event))]
+        if batch is None or not x.shape.is_compatible_with(batch + self._event):
+            got = "a tensor of unknown rank" if batch is None else x.shape.as_list()
+            raise ValueError(
+                f"{self._title()}: expected data of shape {contexts.text(self._event)}, got {got}. "
+                f"Reshape them, or state it with tf.ensure_shape(x, {[None, *self._event]})."
+            )
+        return tf.ensure_shape(x, batch + self._event)
+
+    # --- Samples. ---
+
+    def _call_sample_n(self, sample_shape, seed, context=None):
+        # TFP makes one number of the sample shape, to which no context could be broadcast.
+        batch = tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
+        context = self._rows_of_context(context, batch)
+        return super()._call_sample_n(sample_shape, seed, context=context)
+
+    def _sample_n(self, n, seed=None, context=None):
+        n = tf.convert_to_tensor(n)
+        order_seed, noise_seed = tfp.random.split_seed(seed)
+        size = math.prod(self._event)
+        shape = tf.stack([n, self._output.num_noises, size])
+        noise = self._output.noise(shape, noise_seed, self._dtype_inside)
+        noise = tf.ensure_shape(noise, [None, self._output.num_noises, size])
+        x = self._draw_rows(noise, order_seed, context)
+        return tf.reshape(tf.cast(x, self.dtype), tf.concat([n[tf.newaxis], self._event], 0))
+
+    def _draw_in_order(self, noise, context, mask_index=0):
+        """Entries `[n, D]` of noise `[n, num_noises, D]`, by the pieces of a masked network."""
+        flat = tf.reshape(noise, [-1, noise.shape[1] * noise.shape[2]])
+        fed, drawn = self._sequential(flat, context, mask_index=mask_index)
+        return fed if isinstance(self._output, NormalOutput) else drawn
+
+    # --- Contexts, checks. ---
+
+    def _rows_of_context(self, context, batch):
+        """The context as `[rows, context_size]`, one for each event of the batch shape."""
+        shapes = self._network._context_shapes
+        contexts.check(
+            context,
+            shapes,
+            self._title(),
+            required="Pass `context=`.",
+            ignored=", which it would ignore. Leave it out, or build it with `context_size`.",
+        )
+        known = tf.get_static_value(batch)
+
+        def rows_of(tensor, shape):
+            tensor = tf.cast(tf.convert_to_tensor(tensor), self._dtype_inside)
+            tensor = tf.ensure_shape(tensor, [*tensor.shape[: -len(shape)], *shape])
+            if known is not None:
+                contexts.check_batch(tensor, shape, known.tolist(), self._title())
+            sizes = tf.shape(tensor)[tf.rank(tensor) - len(shape) :]
+            rows = tf.broadcast_to(tensor, tf.concat([batch, sizes], 0))
+            return tf.reshape(rows, tf.concat([[-1], sizes], 0))
+
+        return contexts.each(rows_of, context, shapes)
+
+    def _sample_control_dependencies(self, x, **kwargs):
+        if not self.validate_args or self.num_levels is None:
+            return []
+        levels = tf.reduce_all(self._output.is_level(self._as_data(x)))
+        message = f"its data must be integers from 0 to {self.num_levels - 1}."
+        if self.num_levels == 2:
+            message = (
+                "its data must be 0 and 1. Binarize them, or use "
+                'output="normal" or flows.maf for continuous data.'
+            )
+        return [tf.debugging.Assert(levels, [f"{self._title()}: {message}"])]
+
+    def _title(self):
+        return f"{type(self).__name__} '{self.name}'"
+
+
+def check_dtype(dtype, title):
+    """`dtype` as a `tf.DType`, if it is one that densities are computed in."""
+    dtype = tf.as_dtype(dtype)
+    if dtype not in (tf.float32, tf.float64):
+        raise TypeError(
+            f"{title}: dtype must be float32 or float64, got {dtype.name}. For bfloat16 give "
+            "the layer a mixed policy; the density itself stays in float32."
+        )
+    return dtype
+
+
+class AutoregressiveDistribution(NetworkDensity):
+    """A density that is a product of conditionals, from any causal network.
+
+        p(x | c) = prod_i p(x_i | the entries before x_i, c)
+
+    The network maps a whole event to `num_parameters` numbers an entry, of which those of entry i
+    depend on the entries before it alone, in whatever order the network has. What they mean the
+    output says: bits, levels, or a density. For discrete outputs this is a probability of
+    integers, exact, without dequantization, and bits/dim of it are the data's.
+
+    Density: one pass of the network. Sampling: a masked network (`conditioners.MADE`) by its
+    pieces, at the cost of about one pass; a network that offers
+
+        num_steps, step_entries          int array [num_steps, k], the entries of each step
+        init_cache(n, context, dtype)    a nest of tensors or TensorArrays, for n rows
+        step(cache, s, previous)         parameters [n, num_parameters, k] and the next cache
+
+    by `num_steps` steps, `previous` `[n, k]` being the entries of the step before, as the network
+    sees them (zeros at first); any other by as many passes as there are entries (or coupled
+    pixels), with a warning.
+
+    Shapes: an event is `event_shape`, `[D]`, `[T, C]` or `[H, W, C]`; the network maps `[batch,
+    *event_shape]` to `[batch, *event_shape[:-1], num_parameters * event_shape[-1]]`, first
+    parameter 0 of all channels. Batch axes of a context broadcast to those of the data, or to the
+    sample shape.
+
+    Events of discrete outputs are int32; `log_prob` takes any integer dtype and Booleans, and whole
+    numbers of the dtype `dtype`. What is no level is impossible. The network sees levels as numbers
+    from -1 to 1, bits as 0 and 1.
+
+    Args:
+      network: Keras layer, causal; built here if it was not.
+      event_shape: static shape of an event.
+      output: name or `Output`, as `distributions.get_output` takes it. Default: `"bernoulli"`.
+      context_size: what context the network takes. Default: its own `context_size`.
+      dtype: float32 (default) or float64, which it computes in.
+      validate_args: whether to refuse data that are no levels. Default: `False`.
+      allow_nan_stats: passed to the base class.
+      name: name of the distribution.
+
+    Raises:
+      TypeError: if the network is no Keras layer, or for another dtype; by `log_prob`, for data of
+        another float type, or for integers if the output is continuous.
+      ValueError: for an unknown output or event shape, or if the network does not fit them, or its
+        steps do not go through every entry once; by `log_prob` and `sample`, for data or a context
+        of the wrong shape.
+      tf.errors.InvalidArgumentError: if a size does not fit that was not known before, or with
+        `validate_args`.
+
+    >>> from tfp_flows import conditioners
+    >>> output = get_output("categorical", num_levels=3)
+    >>> network = conditioners.MADE(4, output.num_parameters, hidden_units=(8,), seed=0)
+    >>> density = AutoregressiveDistribution(network, [4], output=output)
+    >>> density.log_prob(density.sample(5, seed=[0, 1])).shape
+    TensorShape([5])
+
+    References: A. van den Oord, N. Kalchbrenner, K. Kavukcuoglu, Pixel Recurrent Neural Networks,
+    2016, arXiv:1601.06759, equation 1.
+    """
+
+    def __init__(
+        self,
+        network,
+        event_shape,
+        *,
+        output="bernoulli",
+        context_size=None,
+        dtype=tf.float32,
+        validate_args=False,
+        allow_nan_stats=True,
+        name="autoregressive",
+    ):
+        parameters = dict(locals())
+        title = f"{type(self).__name__} '{name}'"
+        dtype, output = check_dtype(dtype, title), get_output(output)
+        event = tf.TensorShape(event_shape)
+        if not event.rank or not event.is_fully_defined() or 0 in event.as_list():
+            raise ValueError(
+                f"{title}: event_shape must be known and not empty, as [D], [T, C] or [H, W, C], "
+                f"got {event_shape}."
+            )
+        event = tuple(event.as_list())
+        if getattr(network, "num_masks", 1) > 1:
+            raise ValueError(
+                f"{title}: the network has {network.num_masks} sets of masks, and this is one "
+                "density. Use distributions.MADEDistribution, which is their mixture."
+            )
+        if output.whole_pixels and (event[-1] != 3 or hasattr(network, "sequential_parts")):
+            raise ValueError(
+                f"{title}: {output!r} is of whole pixels of 3 channels, which their network must "
+                f"not see, got {type(network).__name__} and event_shape {list(event)}. Leave "
+                "`coupled` out."
+            )
+        context_size = getattr(network, "context_size", None) or context_size
+        parameters.update(dtype=dtype, event_shape=event, output=output, context_size=context_size)
+        self._step_entries = None
+        if hasattr(network, "step"):
+            self._step_entries = self._no_dependency(_check_steps(network, event, output, title))
+        super().__init__(
+            network,
+            event,
+            output,
+            network_shape=event,
+            context_size=context_size,
+            dtype=dtype,
+            event_dtype=dtype if output.num_levels is None else tf.int32,
+            parameters=parameters,
+            validate_args=validate_args,
+            allow_nan_stats=allow_nan_stats,
+            name=name,
+        )
+
+    @property
+    def network(self):
+        """The Keras layer."""
+        return self._network.layer
+
+    def _log_prob_of_rows(self, rows, context):
+        return self._score(rows, self._network(self._output.to_network(rows), context))
+
+    def _draw_rows(self, noise, seed, context):
+        if self._step_entries is not None:
+            return self._by_steps(noise, context)
+        if self._sequential is not None:
+            return self._draw_in_order(noise, context)
+        return self._by_passes(noise, context)
+
+    def _by_steps(self, noise, context):
+        entries, output, layer = self._step_entries, self._output, self.network
+        steps, k = entries.shape
+        n = tf.shape(noise)[0]
+        # [n, num_noises, D] as [steps, n, num_noises, k]
+        noise = tf.reshape(
+            tf.gather(noise, entries.reshape(-1), axis=2), [n, output.num_noises, steps, k]
+        )
+        noise = tf.transpose(noise, [2, 0, 1, 3])
+
+        def body(s, cache, previous, drawn):
+            parameters, cache = layer.step(cache, s, previous)
+            parameters = tf.cast(parameters, self._dtype_inside)
+            values = _of_pixels(output.draw, self._event[-1], noise[s], parameters, output)
+            return s + 1, cache, output.to_network(values), drawn.write(s, values)
+
+        _, _, _, drawn = tf.while_loop(
+            lambda s, *_: s < steps,
+            body,
+            (
+                tf.constant(0),
+                layer.init_cache(n, context, self._dtype_inside),
+                tf.zeros([n, k], self._dtype_inside),
+                tf.TensorArray(self._dtype_inside, size=steps, element_shape=[None, k]),
+            ),
+            maximum_iterations=steps,
+            parallel_iterations=1,
+        )
+        x = tf.reshape(tf.transpose(drawn.stack(), [1, 0, 2]), [n, steps * k])
+        return tf.gather(x, np.argsort(entries.reshape(-1)), axis=1)
+
+    def _by_passes(self, noise, context):
+        # Pixels that are drawn as wholes are right as wholes.
+        passes = math.prod(self._event[:-1] if self._output.whole_pixels else self._event)
+        warnings.warn(
+            f"{self._title()}: its network {type(self.network).__name__} has no `step`, so that "
+            f"samples take {passes} passes. Give the layer num_steps, step_entries, init_cache and "
+            "step, as the documentation of AutoregressiveDistribution has them.",
+            stacklevel=2,
+        )
+        output, event = self._output, self._event
+        # [n, num_noises, D] as [n, *event[:-1], num_noises, C]
+        noise = tf.reshape(noise, [-1, output.num_noises, *event])
+        axes = [0, *range(2, len(event) + 1), 1, len(event) + 1]
+        noise = tf.transpose(noise, axes)
+
+        def body(number, x):
+            out = self._network(output.to_network(x), context)
+            x = output.draw(noise, self._apart(out))
+            # After k passes k entries are right. The others may be anything, and must not turn
+            # the network's sums into NaN, which masks do not stop: 0 * inf is NaN.
+            x = tf.where(tf.math.is_finite(x), x, tf.zeros([], x.dtype))
+            return number + 1, tf.ensure_shape(x, [None, *event])
+
+        zeros = tf.zeros(tf.concat([tf.shape(noise)[:1], event], 0), self._dtype_inside)
+        return tf.while_loop(
+            lambda number, *_: number < passes,
+            body,
+            (tf.constant(0), tf.ensure_shape(zeros, [None, *event])),
+            maximum_iterations=passes,
+        )[1]
+
+
+def _check_steps(network, event, output, title):
+    """The entries of a network's steps, if these go through every entry once."""
+    entries = np.asarray(network.step_entries)
+    size = math.prod(event)
+    once = entries.ndim == 2 and np.array_equal(np.sort(entries, axis=None), np.arange(size))
+    if not once or len(entries) != network.num_steps:
+        raise ValueError(
+            f"{title}: the step_entries of its network must be integers [num_steps, k] with each "
+            f"of the {size} entries once, and {network.num_steps} steps, got shape "
+            f"{list(entries.shape)}."
+        )
+    if output.whole_pixels:
+        pixels = entries.reshape(-1, 3) if entries.shape[1] % 3 == 0 else np.zeros([1, 3])
+        if (pixels[:, :1] % 3 != 0).any() or (pixels != pixels[:, :1] + np.arange(3)).any():
+            raise ValueError(
+                f"{title}: {output!r} needs steps of whole pixels, got steps of "
+                f"{entries.shape[1]} entries. Leave `coupled` out."
+            )
+    return entries
+
+
+def _of_pixels(draw, channels, noise, parameters, output):
+    """Draws the k entries of one step, pixel by pixel where these are drawn as wholes."""
+    if not output.whole_pixels:
+        return draw(noise, parameters)
+
+    def apart(tensor):  # [n, P, k] as [n, pixels, P, channels]
+        sizes = [-1, tensor.shape[1], tensor.shape[2] // channels, channels]
+        return tf.transpose(tf.reshape(tensor, sizes), [0, 2, 1, 3])
+
+    return tf.reshape(draw(apart(noise), apart(parameters)), [-1, noise.shape[2]])
+
+
+class _Draws(elementwise.ElementwiseMap):
+    """From noise to an entry as the network sees it; the second result is the entry itself."""
+
+    def __init__(self, output):
+        self.output, self.num_noises = output, output.num_noises
+
+    @property
+    def num_parameters(self):
+        return self.output.num_parameters
+
+    def get_config(self):
+        return {"output": self.output}
+
+    def _forward(self, x, parameters):
+        # Entry by entry: `[num_noises, n]`, and a row for each parameter.
+        stacked = tf.concat(parameters, axis=0)
+        drawn = self.output.draw(x, stacked)[tf.newaxis]
+        return self.output.to_network(drawn), drawn
+
+    def _inverse(self, y, parameters):
+        raise NotImplementedError("Samples of discrete variables and mixtures have no gradient.")
+
+
+def _map_of(output):
+    """What a masked network's solver applies to the noise of each entry."""
+    return output.map if isinstance(output, NormalOutput) else _Draws(output)
