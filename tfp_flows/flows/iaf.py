@@ -35,7 +35,8 @@ def iaf(
 
     Args:
       event_shape, num_layers, hidden_units, elementwise, order, degrees, activation, residual,
-        base, trainable_base, context_size, seed, dtype, **elementwise_kwargs: as `flows.maf`.
+        base, trainable_base, context_size, stacked, seed, dtype, **elementwise_kwargs: as
+        `flows.maf`.
       normalization: as `flows.maf`. Both kinds are set by data that pass from the data to the
         latent; leave it out where the flow is only sampled, as in variational inference.
       name: name of the distribution.

@@ -67,7 +67,7 @@ def maf(
     Raises:
       TypeError: if the seed is no integer, or an argument is neither of `maf` nor of its map.
       ValueError: for an event shape of another rank, an unknown order, map or normalization,
-        a count below 1, a negative seed.
+        a count below 1, a negative seed, `stacked=True` for layers that differ.
 
     >>> flow = maf([4], num_layers=2, hidden_units=(16,), seed=0)
     >>> flow.log_prob(flow.sample(3, seed=[0, 1])).shape

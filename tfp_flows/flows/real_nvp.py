@@ -89,7 +89,8 @@ def real_nvp(
       TypeError: if the seed is no integer, or an argument is neither of `real_nvp` nor of its
         map.
       ValueError: for an event shape of another rank or of odd size, an argument for events of
-        the other rank, an unknown mask or map, a count below 1, a negative seed.
+        the other rank, an unknown mask or map, a count below 1, a negative seed, `stacked=True`
+        for images.
 
     >>> flow = real_nvp([4], num_couplings=2, hidden_units=(8,), seed=0)
     >>> flow.sample(3, seed=[0, 1]).shape
