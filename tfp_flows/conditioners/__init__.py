@@ -13,5 +13,6 @@ from tfp_flows.conditioners.convolution import Convolution
 from tfp_flows.conditioners.made import MADE
 from tfp_flows.conditioners.mlp import MLP
 from tfp_flows.conditioners.resnet import ResNet
+from tfp_flows.conditioners.wavenet import WaveNet
 
-__all__ = ["Conditioner", "ConvNet", "Convolution", "MADE", "MLP", "ResNet"]
+__all__ = ["Conditioner", "ConvNet", "Convolution", "MADE", "MLP", "ResNet", "WaveNet"]
