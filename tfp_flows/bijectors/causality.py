@@ -1,6 +1,7 @@
 """Whether a network is autoregressive, and whether its steps give what its call gives."""
 
 import contextlib
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -53,14 +54,18 @@ def check_autoregressive(network, event_shape, dtype, title):
         parameters = out.shape[-1] // event_shape[-1]
         out = out.reshape(len(x), -1, parameters, event_shape[-1])
         out = out.transpose(0, 2, 1, 3).reshape(len(x), parameters, size)
-        if steps is not None:
+        # Rows that are equal need not come out equal: they are summed in different orders.
+        differs = np.abs(out[1:] - out[0]) > _rounding(out, layer)
+        depends = differs.any(axis=1)  # [of changed entry, for entry]
+        if steps is None:
+            _check_some_order(depends, layer, title)
+        else:
+            _check_order(depends, changed, steps, layer, title)
             _check_steps(network, events[:2], context, out[:2], title)
-    # Rows that are equal need not come out equal: they are summed in different orders.
-    differs = np.abs(out[1:] - out[0]) > _rounding(out, layer)
-    depends = differs.any(axis=1)  # [of changed entry, for entry]
-    if steps is None:
-        _check_some_order(depends, layer, title)
-        return
+
+
+def _check_order(depends, changed, steps, layer, title):
+    """Raises if parameters of a step depend on an entry that was changed in it or later."""
     early = np.argwhere(depends & (steps[changed][:, np.newaxis] >= steps[np.newaxis]))
     if len(early):
         i, j = changed[early[0, 0]], early[0, 1]
@@ -74,19 +79,18 @@ def check_autoregressive(network, event_shape, dtype, title):
 def _check_steps(network, x, context, wanted, title):
     """Raises unless the steps of a network, fed with `x`, give the parameters of its call."""
     flat = tf.reshape(x, [len(x), -1])
-    rows = contexts.each(
-        lambda c, _: tf.repeat(c, len(x), axis=0), context, network.context_shapes
-    )
+    rows = contexts.each(lambda c, _: tf.repeat(c, len(x), axis=0), context, network.context_shapes)
     with network.reading():
-        run = tf.function(
-            lambda: stepwise.run(network.layer, flat, lambda d, p: [d, *p], rows), autograph=False
+        run = functools.partial(
+            stepwise.run,
+            network.layer,
+            flat,
+            lambda fed, parameters: [fed, *parameters],
+            rows,
+            num_parameters=wanted.shape[1],
+            title=title,
         )
-        got = tf.stack(run()[1:], axis=1).numpy()
-    if got.shape != wanted.shape:
-        raise ValueError(
-            f"{title}: the steps of '{network.layer.name}' give {got.shape[1]} parameters an entry, "
-            f"and its call {wanted.shape[1]}. `step` must return [n, {wanted.shape[1]}, k]."
-        )
+        got = tf.stack(tf.function(run, autograph=False)()[1:], axis=1).numpy()
     error = np.abs(got - wanted)
     # Not `>`: NaN is no agreement.
     wrong = ~(error <= _rounding(wanted, network.layer)).all(axis=(0, 1))

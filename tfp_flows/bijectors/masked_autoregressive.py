@@ -60,9 +60,8 @@ class MaskedAutoregressive(FlowBijector):
       event_shape: shape of an event, for one that is no vector. Default: that of the
         conditioner, if it has an `event_shape`, else `[size]`.
       context_size: what context the conditioner takes. Default: its own `context_size`.
-      block_size: `int >= 1`, entries a block of the sequential direction (default: about 12), or
-        steps an iteration of a stepwise network's loop (default: up to 4). Larger blocks trace
-        longer.
+      block_size: `int >= 1`, entries a block of a MADE's sequential direction. Larger blocks trace
+        longer. Default: about 12.
       validate_args: whether to check once, here, on random points and with random weights, which
         are put back, that the conditioner is autoregressive, and that its steps, if it has them,
         give what its call gives.
@@ -128,10 +127,19 @@ class MaskedAutoregressive(FlowBijector):
             dtype=self.dtype,
         )
         if self.validate_args:
-            check_autoregressive(self._network, shape, self.dtype, title)
+            self.check_conditioner()
         self._sequential = self._no_dependency(
             self._sequential_of(conditioner, elementwise, shape, block_size)
         )
+
+    def check_conditioner(self):
+        """Checks the conditioner on random points, with random weights, which are put back.
+
+        Raises:
+          ValueError: if it is not autoregressive, in the order of its `step_entries`, if it has
+            them, or if its steps disagree with its call.
+        """
+        check_autoregressive(self._network, self._domain, self.dtype, self._title())
 
     def _sequential_of(self, conditioner, elementwise, shape, block_size):
         """What runs the sequential direction, or `None` for D passes."""
@@ -142,7 +150,7 @@ class MaskedAutoregressive(FlowBijector):
             return None
         stepwise.entries_of(conditioner, self._size, self._title())
         return stepwise.Stepwise(
-            self._network, elementwise, shape, forward=forward, unroll=block_size
+            self._network, elementwise, shape, forward=forward, title=self._title()
         )
 
     @property

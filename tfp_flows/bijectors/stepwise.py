@@ -7,24 +7,24 @@ steps ago, a transformer its keys and values, gets from one step to the next at 
 position. It offers
 
     num_steps           `int` S
-    step_entries        int array `[S, k]`, a permutation of 0..D - 1: the entries, of the flattened
-                        event, whose parameters step s gives; no entry depends on one of its own or of a
-                        later step
+    step_entries        int array `[S, k]`, a permutation of 0..D - 1: the entries, of the
+                        flattened event, whose parameters step s gives; they depend on no entry
+                        of their own step or of a later one
     init_cache(n, context, dtype)
-                        what the network knows of n rows before the first step: any nest of tensors
-                        and `tf.TensorArray`s
+                        what the network knows of n rows before the first step: any nest of
+                        tensors and `tf.TensorArray`s
     step(cache, s, previous)
                         from the entries of step s - 1, `previous` `[n, k]` (zeros at s = 0), the
                         parameters of those of step s, `[n, P, k]`, and the new cache, of the same
                         structure and shapes
 
 `n` is an `int`, or a scalar tensor where the batch size is free; `s` a scalar int32 tensor; the
-context what the network's `call` takes, n rows of it; everything is of `dtype`, at least float32, also
-where `call` computes in bfloat16. `step` must give what `call` gives: `validate_args` of the
+context is what the network's `call` takes, n rows of it. All are of `dtype`, float32 or float64,
+also where `call` computes in bfloat16. `step` must give what `call` gives: `validate_args` of the
 bijectors and `testing.assert_bijector` compare the two. `conditioners.WaveNet` is one to read.
 
-The rest is one `tf.while_loop`: its graph does not grow with S, XLA compiles it, and its gradient is
-that of the differentiated loop, which keeps the values of all steps: about one more sequential
+The rest is one `tf.while_loop`: its graph does not grow with S, XLA compiles it, and its gradient
+is that of the differentiated loop, which keeps the values of all steps: about one more sequential
 sweep in time, and the memory of S steps, caches included.
 """
 
@@ -37,8 +37,6 @@ from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.modes import substitutes
 
 _PARTS = ("num_steps", "step_entries", "init_cache", "step")
-# Steps an iteration of the loop, at most: more trace longer and save little.
-_UNROLL = 4
 
 
 def missing_parts(layer):
@@ -66,7 +64,7 @@ def entries_of(layer, size, title):
     return entries.astype(np.int32)
 
 
-def run(layer, drive, act, context, *, unroll=None):
+def run(layer, drive, act, context, *, num_parameters, title):
     """Runs a layer step by step.
 
     Args:
@@ -75,48 +73,49 @@ def run(layer, drive, act, context, *, unroll=None):
       act: function of (drive `[n, k]`, list of P parameters `[n, k]`) that returns a list of
         tensors `[n, k]`, of which the first is fed to the next step.
       context: n rows of it, or `None`.
-      unroll: `int`, the most steps an iteration of the loop. Default: 4.
+      num_parameters: P.
+      title: who asks.
 
     Returns:
       A list of tensors `[n, D]`, what `act` has returned of each entry.
+
+    Raises:
+      ValueError: if a step gives parameters of another shape.
     """
     entries = np.asarray(layer.step_entries, np.int32)
     steps, width = entries.shape
-    block = max(b for b in range(1, (unroll or _UNROLL) + 1) if steps % b == 0)
     order = entries.reshape(-1)
     in_order = np.array_equal(order, np.arange(len(order)))
     n = tf.shape(drive)[0] if drive.shape[0] is None else drive.shape[0]
     driven = drive if in_order else tf.gather(drive, order, axis=1)
-    driven = tf.transpose(tf.reshape(driven, [n, steps // block, block, width]), [1, 2, 0, 3])
-
+    driven = tf.transpose(tf.reshape(driven, [n, steps, width]), [1, 0, 2])
     count = None
 
-    def body(number, previous, cache, results):
+    def body(s, previous, cache, results):
         nonlocal count
-        here = tf.unstack(driven[number], num=block)
-        found = []
-        for i in range(block):
-            parameters, cache = layer.step(cache, number * block + i, previous)
-            found.append(act(here[i], tf.unstack(tf.cast(parameters, drive.dtype), axis=1)))
-            previous, count = found[-1][0], len(found[-1])
-        return number + 1, previous, cache, results.write(number, tf.stack(found))
+        parameters, cache = layer.step(cache, s, previous)
+        if not parameters.shape.is_compatible_with([None, num_parameters, width]):
+            raise ValueError(
+                f"{title}: a step of '{layer.name}' must give parameters of shape [n, "
+                f"{num_parameters}, {width}], got {parameters.shape}."
+            )
+        parameters = tf.unstack(tf.cast(parameters, drive.dtype), num=num_parameters, axis=1)
+        found = act(driven[s], parameters)
+        count = len(found)
+        return s + 1, found[0], cache, results.write(s, tf.stack(found))
 
     state = (
         tf.constant(0),
         tf.zeros([n, width], drive.dtype),
         layer.init_cache(n, context, drive.dtype),
-        tf.TensorArray(drive.dtype, size=steps // block),
+        tf.TensorArray(drive.dtype, size=steps),
     )
     # The bound lets XLA differentiate the loop.
     *_, results = tf.while_loop(
-        lambda number, *_: number < steps // block,
-        body,
-        state,
-        maximum_iterations=steps // block,
-        parallel_iterations=1,
+        lambda s, *_: s < steps, body, state, maximum_iterations=steps, parallel_iterations=1
     )
-    results = results.stack()  # [steps // block, block, count, n, width]
-    results = tf.reshape(tf.transpose(results, [2, 3, 0, 1, 4]), [count, n, len(order)])
+    results = tf.transpose(results.stack(), [1, 2, 0, 3])  # [count, n, steps, width]
+    results = tf.reshape(results, [count, n, len(order)])
     if not in_order:
         results = tf.gather(results, np.argsort(order).astype(np.int32), axis=2)
     return tf.unstack(results)
@@ -132,11 +131,12 @@ class Stepwise:
       elementwise: the elementwise map.
       event_shape: tuple of `int`.
       forward: whether the map is applied forward to get x from u, or backward.
-      unroll: as `run`.
+      title: who asks.
     """
 
-    def __init__(self, network, elementwise, event_shape, *, forward, unroll):
-        self._network, self._unroll = network, unroll
+    def __init__(self, network, elementwise, event_shape, *, forward, title):
+        self._network = network
+        self._rest = {"num_parameters": elementwise.num_parameters, "title": title}
         # The unchecked map: of parameters that come one by one, shaped as the argument.
         self._act = elementwise._forward if forward else elementwise._inverse
         self._event_shape = event_shape
@@ -173,4 +173,4 @@ class Stepwise:
 
     def _solve(self, u, context=None):
         with self._network.reading():
-            return run(self._network.layer, u, self._act, context, unroll=self._unroll)
+            return run(self._network.layer, u, self._act, context, **self._rest)

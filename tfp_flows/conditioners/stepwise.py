@@ -55,16 +55,17 @@ class StepwiseConditioner(Conditioner):
         if len(shape) not in ranks:
             forms = " or ".join({1: "[D]", 2: "[T, C]", 3: "[H, W, C]"}[rank] for rank in ranks)
             raise ValueError(
-                f"{self._title()}: event_shape must be {forms}, got {list(shape)}. Reshape the events."
+                f"{self._title()}: event_shape must be {forms}, got {list(shape)}. Reshape the "
+                "events."
             )
         self.event_shape = positive_integers(shape, "event_shape", self._title())
         self._num_outputs = self.num_parameters * self.event_shape[-1]
         for name, shape in self._context_shapes().items():
             if len(shape) > 1 and shape[:-1] != self.event_shape[:-1]:
+                wanted = ", ".join(map(str, self.event_shape[:-1]))
                 raise ValueError(
-                    f"{self._title()}: context_size{'' if name is None else f' of {name!r}'} must be "
-                    f"the size of a vector, or {[*self.event_shape[:-1], 'n']}, one a step, got "
-                    f"{list(shape)}."
+                    f"{self._title()}: context_size{'' if name is None else f' of {name!r}'} must "
+                    f"be the size of a vector, or [{wanted}, n], one a step, got {list(shape)}."
                 )
 
     @property
@@ -211,7 +212,9 @@ class SequenceConditioner(StepwiseConditioner):
             return tf.reshape(out, [-1, *self.event_shape[:-1], parameters * channels])
         out = tf.transpose(tf.reshape(out, [-1, steps, parameters, width]), [0, 1, 3, 2])
         out = tf.gather(tf.reshape(out, [-1, size, parameters]), np.argsort(entries), axis=1)
-        out = tf.transpose(tf.reshape(out, [-1, size // channels, channels, parameters]), [0, 1, 3, 2])
+        out = tf.transpose(
+            tf.reshape(out, [-1, size // channels, channels, parameters]), [0, 1, 3, 2]
+        )
         return tf.reshape(out, [-1, *self.event_shape[:-1], parameters * channels])
 
     def _with_one(self, tokens):
@@ -220,5 +223,6 @@ class SequenceConditioner(StepwiseConditioner):
 
     def _by_step(self, context):
         """Vectors `[n, ..., F]`, one a leading place of the event, as `[n, S, ...]`."""
-        context = tf.reshape(context, [tf.shape(context)[0], self.num_steps, -1])
+        width = math.prod(context.shape[1:]) // self.num_steps
+        context = tf.reshape(context, [-1, self.num_steps, width])
         return tf.reverse(context, [1]) if self.order == "right-to-left" else context

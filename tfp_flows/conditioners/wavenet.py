@@ -117,9 +117,7 @@ class WaveNet(SequenceConditioner):
         shape = (filters, 2 * filters)
         self._now = self._add_kernel("kernel_now", shape, more_inputs=more, copies=layers)
         self._earlier = self._add_kernel("kernel_earlier", shape, more_inputs=more, copies=layers)
-        self._bias = self.add_weight(
-            name="bias", shape=(layers, 2 * filters), initializer="zeros"
-        )
+        self._bias = self.add_weight(name="bias", shape=(layers, 2 * filters), initializer="zeros")
         self._kernel_context, self._kernel_step_context = self._add_context_kernels(
             (layers, 2 * filters), more_inputs=2 * filters
         )
@@ -145,7 +143,9 @@ class WaveNet(SequenceConditioner):
         h = add_bias(product(before, tf.convert_to_tensor(self._kernel_in)), self._bias_in)
         shares = []
         if vector is not None:
-            shares.append(product(vector, tf.convert_to_tensor(self._kernel_context))[:, tf.newaxis])
+            shares.append(
+                product(vector, tf.convert_to_tensor(self._kernel_context))[:, tf.newaxis]
+            )
         if steps is not None:
             shares.append(product(steps, tf.convert_to_tensor(self._kernel_step_context)))
         shares = [tf.split(share, len(self.dilations), axis=-1) for share in shares]

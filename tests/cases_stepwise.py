@@ -1,0 +1,73 @@
+"""Cases of networks that run step by step: name -> arguments of `assert_bijector`."""
+
+import numpy as np
+from cases_autoregressive import AFFINE, IAF, MAF, MIXTURE, points, zeros_above
+
+from tfp_flows import conditioners, flows
+
+# Checked once for the engine, not once a network.
+FILES = ("weights_round_trip", "keras_file_round_trip", "saved_model_round_trip")
+
+
+def context(*shape):
+    return np.random.default_rng(9).normal(size=(4, *shape))
+
+
+def case(kind, elementwise_map, network, shape, *, places, context_size=None, files=False, **kw):
+    """The case of one bijector; `places` says in which step each entry is."""
+
+    def make(dtype):
+        layer = network(
+            shape,
+            elementwise_map.num_parameters,
+            activation="tanh",
+            context_size=context_size,
+            seed=1,
+            dtype=dtype,
+            **kw,
+        )
+        return kind(layer, elementwise_map, dtype=dtype)
+
+    places = np.asarray(places)
+    same_step = (places[:, np.newaxis] == places) & ~np.eye(len(places), dtype=bool)
+    found = {
+        "make": make,
+        "x": points(*shape),
+        "event_ndims": len(shape),
+        "conditioner_calls": (0, 1) if kind is MAF else (1, 0),
+        "zero_pattern": zeros_above(places) | same_step,
+        "xla": files,
+        "skip": () if files else FILES,
+    }
+    if context_size is not None:
+        sizes = context_size if isinstance(context_size, list) else [context_size]
+        found["context"] = context(*sizes)
+    return found
+
+
+def wavenet(kind, elementwise_map, **kwargs):
+    kwargs = {"filters": 4, "dilations": (1, 2), **kwargs}
+    return case(kind, elementwise_map, conditioners.WaveNet, **kwargs)
+
+
+def _recipe(recipe, shape, **kwargs):
+    return lambda dtype: recipe(shape, seed=0, dtype=dtype, activation="tanh", **kwargs).bijector
+
+
+CASES = {
+    "wavenet": wavenet(MAF, AFFINE, shape=[4, 1], places=range(4), files=True),
+    "wavenet_channels_right_to_left_context": wavenet(
+        IAF, AFFINE, shape=[3, 2], places=[2, 2, 1, 1, 0, 0], order="right-to-left", context_size=3
+    ),
+    "wavenet_mixture_context_a_step": wavenet(
+        MAF, MIXTURE, shape=[2, 1], places=range(2), dilations=(1,), context_size=[2, 2]
+    ),
+    "wavenet_recipe": dict(
+        make=_recipe(flows.wavenet, [2, 2], num_blocks=2, filters=3),
+        x=points(2, 2),
+        event_ndims=2,
+        conditioner_calls=(0, 1),
+        xla=False,
+        skip=FILES,
+    ),
+}

@@ -1,0 +1,126 @@
+"""What every network that runs step by step promises, by table."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfp_flows import conditioners
+
+CASES = {
+    "wavenet": (
+        lambda **k: conditioners.WaveNet([6, 2], 3, filters=4, dilations=(1, 2), **k),
+        (6, 2),
+    ),
+}
+ONE_A_STEP = {"wavenet": [6, 3]}
+
+
+def perturbed(name, **kwargs):
+    layer = CASES[name][0](seed=0, **kwargs)
+    layer.build((None, *CASES[name][1]))
+    rng = np.random.default_rng(3)
+    for v in layer.weights:
+        v.assign(v + 0.3 * rng.normal(size=v.shape))
+    return layer
+
+
+def data(name, batch=3):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(batch, *CASES[name][1])).astype("float32")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_starts_at_zero_and_seeds_fix_the_rest(name):
+    make, shape = CASES[name]
+    x = data(name)
+    out = make(seed=0)(x)
+    assert out.shape == (3, *shape[:-1], 3 * shape[-1])
+    np.testing.assert_array_equal(out, np.zeros(out.shape))
+    first, again, other = (make(seed=s, zero_output=False)(x) for s in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.std(first) > 0.01 and np.abs(first - other).max() > 0.01
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_config_round_trip(name):
+    both = {"a": 2, "b": ONE_A_STEP[name]}
+    layer = perturbed(name, context_size=both)
+    config = keras.saving.serialize_keras_object(layer)
+    again = keras.saving.deserialize_keras_object(config)
+    again.build((None, *CASES[name][1]))
+    again.set_weights(layer.get_weights())
+    x = data(name)
+    context = {"a": np.ones([3, 2], "float32"), "b": np.ones([3, *both["b"]], "float32")}
+    np.testing.assert_array_equal(again(x, context=context), layer(x, context=context))
+    assert again.get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_contexts_of_either_kind_and_one_row_for_all(name):
+    both = {"a": 2, "b": ONE_A_STEP[name]}
+    layer = perturbed(name, context_size=both)
+    rng = np.random.default_rng(1)
+    x = data(name)
+    one = {"a": rng.normal(size=(1, 2)), "b": rng.normal(size=(1, *both["b"]))}
+    each = {k: np.repeat(v, 3, axis=0) for k, v in one.items()}
+    out = layer(x, context=each)
+    np.testing.assert_allclose(layer(x, context=one), out, rtol=1e-4, atol=1e-5)
+    for k in both:
+        other = layer(x, context={**each, k: each[k] + 1.0})
+        assert np.abs(other - out).max() > 1e-3
+
+
+def test_receptive_field_of_a_wavenet():
+    layer = perturbed("wavenet", dtype="float64")
+    assert layer.receptive_field == 4
+    x = data("wavenet", 1).astype("float64")
+    for step, wanted in ((0, [1, 2, 3, 4]), (1, [2, 3, 4, 5])):
+        other = x.copy()
+        other[0, step] += 1.0
+        differs = (layer(x).numpy() != layer(other).numpy()).any(axis=(0, 2))
+        np.testing.assert_array_equal(np.flatnonzero(differs), wanted)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: conditioners.WaveNet([6]), ValueError, r"must be \[T, C\], got \[6\]"),
+        (lambda: conditioners.WaveNet([6, 0]), ValueError, "event_shape"),
+        (lambda: conditioners.WaveNet([6, 1], dilations=(1, 8)), ValueError, "below the 6 steps"),
+        (lambda: conditioners.WaveNet([6, 1], order="random"), ValueError, "order must be one of"),
+        (
+            lambda: conditioners.WaveNet([6, 1], context_size=[5, 2]),
+            ValueError,
+            r"context_size must be the size of a vector, or \[6, n\], one a step, got \[5, 2\]",
+        ),
+        (
+            lambda: conditioners.WaveNet([6, 1], context_size={"a": [5, 2]}),
+            ValueError,
+            "context_size of 'a' must",
+        ),
+        (lambda: conditioners.WaveNet([6, 1], context_size=0), ValueError, "context_size"),
+    ],
+)
+def test_wrong_arguments(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("context_size", "x", "context", "message"),
+    [
+        (None, (7, 1), None, r"\[batch, 6, 1\], got \(2, 7, 1\).* made for events of one size"),
+        (None, (6, 2), None, r"\[batch, 6, 1\], got"),
+        (None, (6, 1), (2, 3), "none is expected"),
+        (3, (6, 1), None, r"\[batch, 3\] is required, got none"),
+        ([6, 3], (6, 1), (2, 3), r"\[batch, 6, 3\], got \(2, 3\). That is one vector an event"),
+        ([6, 3], (6, 1), (2, 5, 3), r"\[batch, 6, 3\], got \(2, 5, 3\)"),
+        ({"a": 3}, (6, 1), (2, 3), "got one tensor"),
+    ],
+)
+def test_wrong_calls(context_size, x, context, message):
+    layer = conditioners.WaveNet([6, 1], filters=2, context_size=context_size)
+    context = None if context is None else tf.zeros(context)
+    with pytest.raises(ValueError, match=message):
+        layer(tf.zeros([2, *x]), context=context)
