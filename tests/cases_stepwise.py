@@ -1,7 +1,7 @@
 """Cases of networks that run step by step: name -> arguments of `assert_bijector`."""
 
 import numpy as np
-from cases_autoregressive import AFFINE, IAF, MAF, MIXTURE, points, zeros_above
+from cases_autoregressive import AFFINE, IAF, MAF, points, zeros_above
 
 from tfp_flows import conditioners, flows
 
@@ -50,22 +50,31 @@ def wavenet(kind, elementwise_map, **kwargs):
     return case(kind, elementwise_map, conditioners.WaveNet, **kwargs)
 
 
+def transformer(kind, elementwise_map, **kwargs):
+    kwargs = {"patch_size": 2, "num_layers": 1, "width": 4, "expansion": 2, **kwargs}
+    return case(kind, elementwise_map, conditioners.CausalTransformer, **kwargs)
+
+
 def _recipe(recipe, shape, **kwargs):
     return lambda dtype: recipe(shape, seed=0, dtype=dtype, activation="tanh", **kwargs).bijector
 
 
 CASES = {
+    "transformer_of_patches_context": transformer(
+        MAF, AFFINE, shape=[2, 4, 1], places=[0, 0, 1, 1, 0, 0, 1, 1], context_size=2, num_heads=2
+    ),
+    "transformer_right_to_left_context_a_step": transformer(
+        IAF, AFFINE, shape=[4, 1], places=[1, 1, 0, 0], order="right-to-left", context_size=[4, 2]
+    ),
     "wavenet": wavenet(MAF, AFFINE, shape=[4, 1], places=range(4), files=True),
     "wavenet_channels_right_to_left_context": wavenet(
         IAF, AFFINE, shape=[3, 2], places=[2, 2, 1, 1, 0, 0], order="right-to-left", context_size=3
     ),
-    "wavenet_mixture_context_a_step": wavenet(
-        MAF, MIXTURE, shape=[2, 1], places=range(2), dilations=(1,), context_size=[2, 2]
-    ),
-    "wavenet_recipe": dict(
-        make=_recipe(flows.wavenet, [2, 2], num_blocks=2, filters=3),
+    "wavenet_recipe_context_a_step": dict(
+        make=_recipe(flows.wavenet, [2, 2], num_blocks=2, filters=3, context_size=[2, 3]),
         x=points(2, 2),
         event_ndims=2,
+        context=context(2, 3),
         conditioner_calls=(0, 1),
         xla=False,
         skip=FILES,

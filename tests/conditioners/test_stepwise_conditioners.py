@@ -12,8 +12,14 @@ CASES = {
         lambda **k: conditioners.WaveNet([6, 2], 3, filters=4, dilations=(1, 2), **k),
         (6, 2),
     ),
+    "transformer": (
+        lambda **k: conditioners.CausalTransformer(
+            [4, 6, 2], 3, patch_size=2, num_layers=2, width=8, num_heads=2, **k
+        ),
+        (4, 6, 2),
+    ),
 }
-ONE_A_STEP = {"wavenet": [6, 3]}
+ONE_A_STEP = {"wavenet": [6, 3], "transformer": [4, 6, 3]}
 
 
 def perturbed(name, **kwargs):
@@ -48,7 +54,6 @@ def test_config_round_trip(name):
     layer = perturbed(name, context_size=both)
     config = keras.saving.serialize_keras_object(layer)
     again = keras.saving.deserialize_keras_object(config)
-    again.build((None, *CASES[name][1]))
     again.set_weights(layer.get_weights())
     x = data(name)
     context = {"a": np.ones([3, 2], "float32"), "b": np.ones([3, *both["b"]], "float32")}
@@ -72,7 +77,7 @@ def test_contexts_of_either_kind_and_one_row_for_all(name):
 
 
 def test_receptive_field_of_a_wavenet():
-    layer = perturbed("wavenet", dtype="float64")
+    layer = perturbed("wavenet", dtype="float64", activation="tanh")
     assert layer.receptive_field == 4
     x = data("wavenet", 1).astype("float64")
     for step, wanted in ((0, [1, 2, 3, 4]), (1, [2, 3, 4, 5])):
@@ -80,6 +85,36 @@ def test_receptive_field_of_a_wavenet():
         other[0, step] += 1.0
         differs = (layer(x).numpy() != layer(other).numpy()).any(axis=(0, 2))
         np.testing.assert_array_equal(np.flatnonzero(differs), wanted)
+
+
+def test_patches_follow_each_other_row_by_row():
+    entries = conditioners.CausalTransformer([4, 4, 1], patch_size=2).step_entries
+    np.testing.assert_array_equal(entries[:2], [[0, 1, 4, 5], [2, 3, 6, 7]])
+    backward = conditioners.CausalTransformer([4, 4, 1], patch_size=2, order="right-to-left")
+    np.testing.assert_array_equal(backward.step_entries, entries[::-1])
+
+
+def test_attention_is_that_of_keras():
+    """One layer without its second half, against Keras's own attention."""
+    layer = conditioners.CausalTransformer(
+        [3, 2], 2, patch_size=1, num_layers=1, width=4, num_heads=2, zero_output=False, seed=0
+    )
+    x = np.random.default_rng(0).normal(size=(2, 3, 2)).astype("float32")
+    layer.build([None, 3, 2])
+    w = {v.name: v for v in layer.weights}
+    w["layer_0_attention_kernel"].assign(np.random.default_rng(1).normal(size=(4, 4)))
+    before = np.concatenate([x, np.ones([2, 3, 1])], -1)[:, :-1]
+    before = np.concatenate([np.zeros([2, 1, 3]), before], 1).astype("float32")
+    h = before @ w["in_kernel"] + w["positions"]
+    normalized = keras.layers.LayerNormalization(epsilon=1e-5)(h)
+    attention = keras.layers.MultiHeadAttention(2, 2)
+    attention.build(normalized.shape, normalized.shape)
+    q, k, v = np.split(w["layer_0_attended_kernel"].numpy(), 3, axis=1)
+    zero, kernel = np.zeros([2, 2]), w["layer_0_attention_kernel"].numpy()
+    own = [t for part in (q, k, v) for t in (part.reshape(4, 2, 2), zero)]
+    attention.set_weights([*own, kernel.reshape(2, 2, 4), np.zeros(4)])
+    h += attention(normalized, normalized, use_causal_mask=True)
+    np.testing.assert_allclose(layer(x), h @ w["out_kernel"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +135,21 @@ def test_receptive_field_of_a_wavenet():
             "context_size of 'a' must",
         ),
         (lambda: conditioners.WaveNet([6, 1], context_size=0), ValueError, "context_size"),
+        (
+            lambda: conditioners.CausalTransformer([6, 4, 1]),
+            ValueError,
+            r"patch_size must divide the sizes \[6, 4\] of the event, got 4",
+        ),
+        (
+            lambda: conditioners.CausalTransformer([4, 4, 1], width=6, num_heads=4),
+            ValueError,
+            "width must be a multiple of num_heads, got 6 and 4",
+        ),
+        (
+            lambda: conditioners.CausalTransformer([4]),
+            ValueError,
+            r"must be \[T, C\] or \[H, W, C\]",
+        ),
     ],
 )
 def test_wrong_arguments(make, error, message):

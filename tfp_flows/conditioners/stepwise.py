@@ -39,13 +39,14 @@ class StepwiseConditioner(Conditioner):
     (`[T, 3]`, `[H, W, 3]`); or several of either kind by name, a dictionary.
 
     Args:
-      arguments, sizes: as `Conditioner`; `event_shape` is among the arguments, `num_parameters`
-        among the sizes.
+      arguments, sizes: as `Conditioner`; `event_shape` and `order` are among the arguments,
+        `num_parameters` among the sizes.
       ranks: ranks of the events that the network takes.
 
     Raises:
       TypeError: if a size is no integer.
-      ValueError: if the event has another rank, or a context is neither one vector nor one a step.
+      ValueError: if the event has another rank, or a context is neither one vector nor one a step,
+        or the order is unknown.
     """
 
     def __init__(self, *, arguments, sizes, ranks):
@@ -60,6 +61,7 @@ class StepwiseConditioner(Conditioner):
             )
         self.event_shape = positive_integers(shape, "event_shape", self._title())
         self._num_outputs = self.num_parameters * self.event_shape[-1]
+        one_of(self.order, _ORDERS, "order", self._title())
         for name, shape in self._context_shapes().items():
             if len(shape) > 1 and shape[:-1] != self.event_shape[:-1]:
                 wanted = ", ".join(map(str, self.event_shape[:-1]))
@@ -67,6 +69,10 @@ class StepwiseConditioner(Conditioner):
                     f"{self._title()}: context_size{'' if name is None else f' of {name!r}'} must "
                     f"be the size of a vector, or [{wanted}, n], one a step, got {list(shape)}."
                 )
+
+    @property
+    def _is_reversed(self):
+        return self.order == "right-to-left"
 
     @property
     def num_steps(self):
@@ -77,6 +83,11 @@ class StepwiseConditioner(Conditioner):
     def step_entries(self):
         """Int array `[num_steps, k]`: entries of the flattened event that each step is about."""
         raise NotImplementedError(f"{type(self).__name__} must define step_entries.")
+
+    @property
+    def _places_a_step(self):
+        """Leading places of the event, such as pixels, that a step is about."""
+        return 1
 
     # --- Context. ---
 
@@ -112,7 +123,8 @@ class StepwiseConditioner(Conditioner):
 
     def _add_context_kernels(self, shape, *, more_inputs=0):
         """Kernels `[F, *shape]` of the vectors and of those a step, `None` for none."""
-        sizes = self._context_sizes()
+        vectors, a_step = self._context_sizes()
+        sizes = vectors, a_step * self._places_a_step
         names = ("context_kernel", "step_context_kernel")
         width = math.prod(shape)
         kernels = []
@@ -180,10 +192,6 @@ class SequenceConditioner(StepwiseConditioner):
     parameters `[n, S, P * k]`, parameter-major; and `init_cache` and `step`.
     """
 
-    def __init__(self, *, arguments, sizes, ranks):
-        super().__init__(arguments=arguments, sizes=sizes, ranks=ranks)
-        one_of(self.order, _ORDERS, "order", self._title())
-
     @property
     def _tokens(self):
         raise NotImplementedError(f"{type(self).__name__} must define _tokens.")
@@ -191,7 +199,7 @@ class SequenceConditioner(StepwiseConditioner):
     @property
     def step_entries(self):
         """Int array `[num_steps, k]`: entries of the flattened event, of each step in order."""
-        return self._tokens[::-1] if self.order == "right-to-left" else self._tokens
+        return self._tokens[::-1] if self._is_reversed else self._tokens
 
     def _compute(self, x, context):
         steps, width = self.step_entries.shape
@@ -207,7 +215,7 @@ class SequenceConditioner(StepwiseConditioner):
         # From [n, steps, P, k] to [n, ..., P * C].
         channels, parameters = self.event_shape[-1], self.num_parameters
         if width == channels:
-            if self.order == "right-to-left":
+            if self._is_reversed:
                 out = tf.reverse(out, [1])
             return tf.reshape(out, [-1, *self.event_shape[:-1], parameters * channels])
         out = tf.transpose(tf.reshape(out, [-1, steps, parameters, width]), [0, 1, 3, 2])
@@ -221,8 +229,16 @@ class SequenceConditioner(StepwiseConditioner):
         # So that the first step, which has none before it, is told from zeros.
         return tf.concat([tokens, tf.ones_like(tokens[..., :1])], -1)
 
+    @property
+    def _places_a_step(self):
+        return self._tokens.shape[1] // self.event_shape[-1]
+
     def _by_step(self, context):
-        """Vectors `[n, ..., F]`, one a leading place of the event, as `[n, S, ...]`."""
-        width = math.prod(context.shape[1:]) // self.num_steps
-        context = tf.reshape(context, [-1, self.num_steps, width])
-        return tf.reverse(context, [1]) if self.order == "right-to-left" else context
+        """Vectors `[n, ..., F]`, one a leading place of the event, as `[n, S, places * F]`."""
+        steps, places, size = self.num_steps, self._places_a_step, context.shape[-1]
+        if places > 1:
+            channels = self.event_shape[-1]
+            order = self.step_entries.reshape(-1, channels)[:, 0] // channels
+            context = tf.gather(tf.reshape(context, [-1, steps * places, size]), order, axis=1)
+            return tf.reshape(context, [-1, steps, places * size])
+        return tf.reverse(context, [1]) if self._is_reversed else context
