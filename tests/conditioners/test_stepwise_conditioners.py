@@ -18,8 +18,12 @@ CASES = {
         ),
         (4, 6, 2),
     ),
+    "pixel_cnn": (
+        lambda **k: conditioners.PixelCNN([4, 5, 2], 3, filters=4, num_layers=2, **k),
+        (4, 5, 2),
+    ),
 }
-ONE_A_STEP = {"wavenet": [6, 3], "transformer": [4, 6, 3]}
+ONE_A_STEP = {"wavenet": [6, 3], "pixel_cnn": [4, 5, 3], "transformer": [4, 6, 3]}
 
 
 def perturbed(name, **kwargs):
@@ -117,6 +121,30 @@ def test_attention_is_that_of_keras():
     np.testing.assert_allclose(layer(x), h @ w["out_kernel"], rtol=1e-4, atol=1e-5)
 
 
+def test_a_pixel_cnn_has_no_blind_spot():
+    """Of 3x3 kernels alone, stacked, the masks of the first paper miss pixels up to the right."""
+    layer = conditioners.PixelCNN(
+        [4, 5, 1],
+        num_layers=3,
+        filters=4,
+        first_kernel_size=3,
+        activation="tanh",
+        dtype="float64",
+        zero_output=False,
+        seed=0,
+    )
+    x = tf.constant(np.random.default_rng(0).normal(size=(1, 4, 5, 1)))
+    layer.build(x.shape)
+    rng = np.random.default_rng(1)
+    for v in layer.weights:
+        v.assign(v + 0.3 * rng.normal(size=v.shape))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        shift = layer(x)[0, 3, 2, 0]
+    depends = (tape.gradient(shift, x)[0, :, :, 0] != 0).numpy().reshape(-1)
+    np.testing.assert_array_equal(depends, np.arange(20) < 3 * 5 + 2)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -149,6 +177,16 @@ def test_attention_is_that_of_keras():
             lambda: conditioners.CausalTransformer([4]),
             ValueError,
             r"must be \[T, C\] or \[H, W, C\]",
+        ),
+        (
+            lambda: conditioners.PixelCNN([4, 4, 1], kernel_size=4),
+            ValueError,
+            "kernel_size must be odd and at least 1, got 4",
+        ),
+        (
+            lambda: conditioners.PixelCNN([4, 4, 1], context_size=[4, 3, 2]),
+            ValueError,
+            r"or \[4, 4, n\], one a step",
         ),
     ],
 )

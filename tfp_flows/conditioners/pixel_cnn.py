@@ -148,9 +148,14 @@ class PixelCNN(StepwiseConditioner):
             }
 
         self._layers_in_order = [layer(f"layer_{i}") for i in range(self.num_layers)]
-        self._hidden = self._add_kernel("hidden_kernel", (filters, hidden), more_inputs=input_size)
-        # Of each channel, from the channels before it, whose own rows `_own_kernel` leaves.
-        self._own = self._add_kernel("own_kernel", (input_size, hidden), copies=input_size)
+        before = input_size - 1
+        self._hidden = self._add_kernel("hidden_kernel", (filters, hidden), more_inputs=before)
+        # For each channel but the first, what the channels before it are to it.
+        self._own = None
+        if before:
+            self._own = self._add_kernel(
+                "own_kernel", (before, hidden), more_inputs=filters, copies=before
+            )
         self._hidden_bias = self.add_weight(
             name="hidden_bias", shape=(input_size, hidden), initializer="zeros"
         )
@@ -194,7 +199,8 @@ class PixelCNN(StepwiseConditioner):
         own, bias, last, last_bias = self._head(dtype)
         out = []
         for i in range(channels):
-            hidden = self.activation(add_bias(h + product(x, own[i]), bias[i]))
+            hidden = h + product(x[..., : channels - 1], own[i]) if i else h
+            hidden = self.activation(add_bias(hidden, bias[i]))
             out.append(add_bias(product(hidden, last[i]), last_bias[i]))
         return tf.stack(out, -1)
 
@@ -225,10 +231,15 @@ class PixelCNN(StepwiseConditioner):
         return [None] * number if share is None else tf.split(share, number, axis=-1)
 
     def _head(self, dtype):
-        channels = self.event_shape[-1]
-        own, *rest = in_dtype(dtype, self._own, self._hidden_bias, self._last, self._last_bias)
-        earlier = np.tril(np.ones([channels, channels], bool), -1)[..., np.newaxis]
-        return tf.where(earlier, own, tf.zeros([], dtype)), *rest
+        rest = in_dtype(dtype, self._hidden_bias, self._last, self._last_bias)
+        if self._own is None:
+            return None, *rest
+        before = self.event_shape[-1] - 1
+        earlier = np.tril(np.ones([before, before], bool))[..., np.newaxis]
+        (own,) = in_dtype(dtype, self._own)
+        # The first channel has none before it.
+        own = tf.pad(tf.where(earlier, own, tf.zeros([], dtype)), [[1, 0], [0, 0], [0, 0]])
+        return own, *rest
 
     # --- Step by step. ---
 
@@ -273,9 +284,12 @@ class PixelCNN(StepwiseConditioner):
                 lambda: self._next_pixel(cache, place % width, place // width),
                 lambda: cache,
             )
-        own, bias, last, last_bias = (tf.gather(w, channel) for w in self._head(previous.dtype))
-        hidden = cache["shared"] + tf.matmul(cache["pixel"], own) + bias
-        out = tf.matmul(self.activation(hidden), last) + last_bias
+        own, bias, last, last_bias = self._head(previous.dtype)
+        hidden = cache["shared"] + tf.gather(bias, channel)
+        if own is not None:
+            hidden += tf.matmul(cache["pixel"][:, : channels - 1], tf.gather(own, channel))
+        out = tf.matmul(self.activation(hidden), tf.gather(last, channel))
+        out += tf.gather(last_bias, channel)
         return out[..., tf.newaxis], cache
 
     def _next_pixel(self, cache, column, row):
