@@ -301,7 +301,50 @@ def test_wrong_event_shapes(arguments, message):
         MAF(conditioners.WaveNet([5, 2], filters=2), **arguments)
 
 
+def test_one_vector_where_one_a_step_is_meant():
+    bijector = wavenet(context_size=[5, 3])
+    with pytest.raises(
+        ValueError, match=r"\[..., 5, 3\], got \[2, 3\]. It has one vector an event"
+    ):
+        bijector.forward(tf.zeros([2, 5, 2], tf.float64), context=tf.zeros([2, 3]))
+
+
 # --- As a whole. ---
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shape", "kwargs"),
+    [
+        (flows.wavenet, [4, 1], {"filters": 4, "skip_filters": 512}),
+        (flows.pixel_cnn, [2, 2, 1], {"hidden_filters": 512, "filters": 4, "num_layers": 1}),
+        (
+            flows.tarflow,
+            [2, 2, 1],
+            {"patch_size": 1, "width": 512, "expansion": 1, "num_layers": 1},
+        ),
+    ],
+)
+def test_recipes_go_to_and_fro_and_bound_what_a_step_of_adam_does(recipe, shape, kwargs):
+    flow = recipe(shape, num_blocks=16, seed=0, **kwargs)
+    blocks = flow.bijector.bijectors
+    assert flow.event_shape == shape and flow.name == recipe.__name__ and len(blocks) == 16
+    assert [b.conditioner.order for b in blocks[:3]] == [
+        "left-to-right",
+        "right-to-left",
+        "left-to-right",
+    ]
+    assert blocks[0].elementwise.rate == 1 / 8  # (2048 / (16 * 512))^(3/2)
+    assert blocks[0].elementwise.cap == 30 / 16
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
+    np.testing.assert_allclose(flow.bijector.inverse(x), x, atol=1e-6)  # fresh: the identity
+    seeds = {b.conditioner.seed for b in blocks}
+    assert len(seeds) == 16
+    with pytest.raises(TypeError, match=f"flows.{recipe.__name__}: unexpected argument bins"):
+        recipe(shape, bins=3)
+    with pytest.raises(ValueError, match=f"flows.{recipe.__name__}: num_blocks"):
+        recipe(shape, num_blocks=0)
+    with pytest.raises(ValueError, match=f"flows.{recipe.__name__}: event_shape"):
+        recipe([4])
 
 
 def test_a_sequence_flow_trains_and_serves(tmp_path):

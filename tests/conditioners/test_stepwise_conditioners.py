@@ -80,6 +80,22 @@ def test_contexts_of_either_kind_and_one_row_for_all(name):
         assert np.abs(other - out).max() > 1e-3
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("name", CASES)
+def test_half_precision(name, policy):
+    both = {"a": 2, "b": ONE_A_STEP[name]}
+    half, full = (
+        perturbed(name, context_size=both, dtype=policy),
+        perturbed(name, context_size=both),
+    )
+    x = data(name)
+    context = {"a": np.ones([3, 2], "float32"), "b": np.ones([3, *both["b"]], "float32")}
+    out, wanted = half(x, context=context), full(x, context=context)
+    assert out.dtype == policy.removeprefix("mixed_")
+    out = tf.cast(out, tf.float32)
+    assert np.abs(out - wanted).max() < 0.1 * np.abs(wanted).max()
+
+
 def test_receptive_field_of_a_wavenet():
     layer = perturbed("wavenet", dtype="float64", activation="tanh")
     assert layer.receptive_field == 4
