@@ -80,6 +80,23 @@ def test_contexts_of_either_kind_and_one_row_for_all(name):
         assert np.abs(other - out).max() > 1e-3
 
 
+@pytest.mark.parametrize("order", ["left-to-right", "right-to-left"])
+@pytest.mark.parametrize("name", ["wavenet", "transformer"])
+def test_the_context_of_a_step_is_that_of_its_place(name, order):
+    """That of the last step in order reaches no other."""
+    shape = ONE_A_STEP[name]
+    layer = perturbed(name, context_size=shape, order=order)
+    context = np.random.default_rng(0).normal(size=(1, *shape)).astype("float32")
+    other = context.copy()
+    last = (np.array(shape[:-1]) - 1) * (order == "left-to-right")
+    other[(0, *last)] += 1.0
+    x = data(name, 1)
+    differs = (layer(x, context=context).numpy() != layer(x, context=other).numpy())[0]
+    places = layer.step_entries[-1] // layer.event_shape[-1]
+    wanted = np.isin(np.arange(np.prod(shape[:-1])), places)
+    np.testing.assert_array_equal(differs.any(axis=-1).reshape(-1), wanted)
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("name", CASES)
 def test_half_precision(name, policy):
