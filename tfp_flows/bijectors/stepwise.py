@@ -21,7 +21,25 @@ position. It offers
 `n` is an `int`, or a scalar tensor where the batch size is free; `s` a scalar int32 tensor; the
 context is what the network's `call` takes, n rows of it. All are of `dtype`, float32 or float64,
 also where `call` computes in bfloat16. `step` must give what `call` gives: `validate_args` of the
-bijectors and `testing.assert_bijector` compare the two. `conditioners.WaveNet` is one to read.
+bijectors and `testing.assert_bijector` compare the two.
+
+>>> import keras
+>>> from tfp_flows import bijectors
+>>> class AfterTheLast(keras.layers.Layer):
+...     num_steps, step_entries = 4, [[0], [1], [2], [3]]
+...     def build(self, shape):
+...         self.slope = self.add_weight(name="slope", shape=(), initializer="ones")
+...     def call(self, x):
+...         return self.slope * tf.pad(x[:, :-1], [[0, 0], [1, 0]])
+...     def init_cache(self, n, context, dtype):
+...         return ()  # `previous` is all that it needs
+...     def step(self, cache, s, previous):
+...         return self.slope * previous[:, tf.newaxis], cache
+>>> walk = bijectors.MaskedAutoregressive(AfterTheLast(), "shift", size=4, validate_args=True)
+>>> walk.forward(tf.ones([1, 4])).numpy()
+array([[1., 2., 3., 4.]], dtype=float32)
+
+`conditioners.WaveNet` is one to read.
 
 The rest is one `tf.while_loop`: its graph does not grow with S, XLA compiles it, and its gradient
 is that of the differentiated loop, which keeps the values of all steps: about one more sequential
