@@ -238,6 +238,7 @@ def test_wrong_arguments(make, error, message):
         ([6, 3], (6, 1), (2, 3), r"\[batch, 6, 3\], got \(2, 3\). That is one vector an event"),
         ([6, 3], (6, 1), (2, 5, 3), r"\[batch, 6, 3\], got \(2, 5, 3\)"),
         ({"a": 3}, (6, 1), (2, 3), "got one tensor"),
+        ([6, 3], (6, 1), (3, 6, 3), "one row for each of the 2 inputs"),
     ],
 )
 def test_wrong_calls(context_size, x, context, message):

@@ -237,6 +237,10 @@ class Conditioner(keras.layers.Layer):
                 f"{self._title()}: expected a context of shape [batch, {size}], got {shape}. "
                 "Reshape it, or set `context_size` to its last axis."
             )
+        self._check_rows(x, shape)
+
+    def _check_rows(self, x, shape):
+        """Raises unless a context of this shape has a row for each input, or one for all."""
         if shape.rank is None or x.shape.rank is None:
             return
         rows, batch = shape[0], x.shape[0]

@@ -174,6 +174,7 @@ class StepwiseConditioner(Conditioner):
                     f"{self._title()}: expected a context of shape [batch, "
                     f"{', '.join(map(str, shape))}], got {found}.{remedy}"
                 )
+            self._check_rows(x, found)
 
     def _wanted(self):
         texts = {
@@ -205,18 +206,21 @@ class SequenceConditioner(StepwiseConditioner):
         steps, width = self.step_entries.shape
         entries = self.step_entries.reshape(-1)
         size = len(entries)
-        tokens = tf.gather(tf.reshape(x, [-1, size]), entries, axis=1)
-        tokens = tf.reshape(tokens, [-1, steps, width])[:, :-1]
-        before = tf.pad(self._with_one(tokens), [[0, 0], [1, 0], [0, 0]])
+        channels, parameters = self.event_shape[-1], self.num_parameters
+        if width == channels:
+            tokens = tf.reshape(x, [-1, steps, width])
+            tokens = tf.reverse(tokens, [1]) if self._is_reversed else tokens
+        else:
+            tokens = tf.gather(tf.reshape(x, [-1, size]), entries, axis=1)
+            tokens = tf.reshape(tokens, [-1, steps, width])
+        before = tf.pad(self._with_one(tokens[:, :-1]), [[0, 0], [1, 0], [0, 0]])
         vector, a_step = self._contexts(context)
         if a_step is not None:
             a_step = self._by_step(a_step)
         out = self._all_steps(before, vector, a_step)
         # From [n, steps, P, k] to [n, ..., P * C].
-        channels, parameters = self.event_shape[-1], self.num_parameters
         if width == channels:
-            if self._is_reversed:
-                out = tf.reverse(out, [1])
+            out = tf.reverse(out, [1]) if self._is_reversed else out
             return tf.reshape(out, [-1, *self.event_shape[:-1], parameters * channels])
         out = tf.transpose(tf.reshape(out, [-1, steps, parameters, width]), [0, 1, 3, 2])
         out = tf.gather(tf.reshape(out, [-1, size, parameters]), np.argsort(entries), axis=1)
