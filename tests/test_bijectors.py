@@ -3,11 +3,12 @@
 import pytest
 from cases import CASES as MOST
 from cases_autoregressive import CASES as AUTOREGRESSIVE
+from cases_stepwise import CASES as STEPWISE
 
 from tfp_flows import bijectors
 from tfp_flows.testing import assert_bijector
 
-CASES = {**MOST, **AUTOREGRESSIVE}
+CASES = {**MOST, **AUTOREGRESSIVE, **STEPWISE}
 
 
 @pytest.mark.parametrize("name", CASES)

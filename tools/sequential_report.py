@@ -2,6 +2,7 @@
 
     python tools/sequential_report.py
     python tools/sequential_report.py --size 43 --hidden 512 512 --samples 256 --bijector iaf
+    python tools/sequential_report.py --networks
 
 A MAF of one layer (or an IAF, whose sequential direction is the density): the time to trace and
 compile at the first call, the time of later calls, the memory that the calls take, the gradient
@@ -14,6 +15,11 @@ weights and masks apart: the peak of TensorFlow's allocator above what it holds 
 `peak` is the largest resident memory of the process, TensorFlow, tracing and the compiler included.
 Times of the two directions are taken in turns in one process. Ends with code 1 if an aim is missed;
 the aims are for the default work, 64 samples of 784 entries on two cores.
+
+`--networks` measures the networks that run step by step instead, 16 rows of each: sampling in
+passes of the density, beside what a loop of one pass a step would take (`naive`: some passes of
+such a loop, and from them as many as there are steps), and the largest resident memory of processes
+that sample a WaveNet of 2,048 and one of 16,384 steps.
 """
 
 import argparse
@@ -29,6 +35,14 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROWS = ("one pass", "sequential", "gradient of one pass", "gradient of sequential")
 AIMS = {"first call, s": 3.0, "memory over one pass": 1.5, "time over one pass": 15.0}
+# Network -> its event, its arguments, and the most passes that sampling may take, graph and XLA.
+NETWORKS = {
+    "WaveNet": ([2048, 1], {"filters": 32}, (10.0, 3.0)),
+    "PixelCNN": ([28, 28, 1], {"filters": 32, "num_layers": 6}, (8.0, None)),
+    "PixelCNN in colour": ([32, 32, 3], {"filters": 32, "num_layers": 6}, (12.0, None)),
+    "CausalTransformer": ([28, 28, 1], {"width": 128, "num_layers": 4}, (6.0, 4.0)),
+}
+NAIVE_PASSES = 8
 
 
 def memory_mb(field):
@@ -88,6 +102,82 @@ def make_calls(args, size):
     return {row: functools.partial(f, x) for row, f in zip(ROWS, (a, b, c, d), strict=True)}
 
 
+def make_network_calls(name, args, steps=None):
+    """Returns one pass, sampling, some naive passes, and the number of steps of a network."""
+    import numpy as np
+    import tensorflow as tf
+
+    from tfp_flows import bijectors, conditioners
+
+    tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+    shape, kwargs, _ = NETWORKS[name]
+    shape = shape if steps is None else [steps, *shape[1:]]
+    layer = getattr(conditioners, name.split()[0])(shape, seed=0, **kwargs)
+    bijector = bijectors.MaskedAutoregressive(layer)
+    rng = np.random.default_rng(0)
+    for variable in bijector.trainable_variables:  # Away from the identity.
+        variable.assign_add(rng.normal(size=variable.shape, scale=0.02).astype("float32"))
+    x = tf.constant(rng.normal(size=(16, *shape)), tf.float32)
+
+    def naive(x):
+        return tf.while_loop(
+            lambda y: True,
+            lambda y: bijector.elementwise.forward(x, layer(y))[:1],
+            [tf.zeros_like(x)],
+            maximum_iterations=NAIVE_PASSES,
+        )
+
+    run = (bijector.inverse_and_log_det, bijector.forward_and_log_det, naive)
+    calls = [tf.function(f, jit_compile=args.xla or None, autograph=False) for f in run]
+    return [functools.partial(f, x) for f in calls], layer.num_steps
+
+
+def network_child(args):
+    """Prints one JSON object: times of a network, or the memory of sampling a long sequence."""
+    if args.network_steps:
+        calls, _ = make_network_calls(args.do, args, args.network_steps)
+        wait_for(calls[1]())
+        print(json.dumps({"peak, MB": memory_mb("VmHWM")}))
+        return
+    calls, steps = make_network_calls(args.do, args)
+    answer, times = {"steps": steps}, [[], [], []]
+    for number, call in enumerate(calls):
+        start = time.perf_counter()
+        wait_for(call())
+        if number == 1:
+            answer["first call, s"] = time.perf_counter() - start
+    for _ in range(args.repeats):
+        for found, call in zip(times, calls, strict=True):
+            start = time.perf_counter()
+            wait_for(call())
+            found.append(1e3 * (time.perf_counter() - start))
+    one, sampling, naive = (statistics.median(found) for found in times)
+    answer |= {"pass, ms": one, "sampling, ms": sampling, "naive, ms": naive / NAIVE_PASSES * steps}
+    print(json.dumps(answer))
+
+
+def networks(args):
+    """Runs the networks, each in a process of its own; returns how many aims are missed."""
+    missed = 0
+    print(f"16 rows, float32, {args.threads} threads; sampling in passes of the density")
+    titles = f"{'network':<20}{'steps':>6}{'':>7}{'first call':>12}{'pass':>11}{'sampling':>20}"
+    print(f"{titles}{'naive':>9}")
+    for name, (_, _, aims) in NETWORKS.items():
+        for xla, aim in zip((False, True), aims, strict=True):
+            found = run_child(name, args, xla)
+            one = found["pass, ms"]
+            passes, naive = found["sampling, ms"] / one, found["naive, ms"] / one
+            ok = "" if aim is None else f" of {aim:g}" if passes <= aim else f" MISSED {aim:g}"
+            missed += "MISSED" in ok
+            row = f"{name:<20}{found['steps']:>6}{'XLA' if xla else 'graph':>7}"
+            row += f"{found['first call, s']:>10.2f} s{one:>8.1f} ms"
+            print(f"{row}{passes:>10.2f}{ok:<10}{naive:>9.0f}", flush=True)
+    for steps in (2048, 16384):
+        found = run_child("WaveNet", args, False, network_steps=steps)
+        print(f"WaveNet, {steps} steps, 16 rows: peak of the process {found['peak, MB']:.0f} MB")
+    return missed
+
+
 def wait_for(result):
     """Blocks until tensors are computed."""
     import tensorflow as tf
@@ -126,12 +216,13 @@ def child(args):
     print(json.dumps(answer))
 
 
-def run_child(do, args, xla):
-    """Runs `child` in a new process."""
+def run_child(do, args, xla, network_steps=0):
+    """Runs `child` or `network_child` in a new process."""
     command = [sys.executable, __file__, "--do", do, "--bijector", args.bijector]
     command += ["--elementwise", args.elementwise]
     command += ["--size", args.size, "--samples", args.samples, "--repeats", args.repeats]
     command += ["--threads", args.threads, "--hidden", *args.hidden, "--sizes", *args.sizes]
+    command += ["--network-steps", network_steps]
     command += ["--xla"] if xla else []
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p)
     env = dict(os.environ, PYTHONPATH=path, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
@@ -199,10 +290,14 @@ def main():
     parser.add_argument("--repeats", type=int, default=15, help="of timed calls: %(default)s")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sizes", type=int, nargs="+", default=[98, 196, 392, 784])
+    parser.add_argument("--networks", action="store_true", help="those that run step by step")
+    parser.add_argument("--network-steps", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--do", help=argparse.SUPPRESS)
     parser.add_argument("--xla", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    return child(args) if args.do else min(1, parent(args))
+    if args.do:
+        return network_child(args) if args.do in NETWORKS else child(args)
+    return min(1, networks(args) if args.networks else parent(args))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,12 @@ def build_conditional(cls=bijectors.AffineCoupling, network=conditioners.MLP):
     return cls(conditioner, masks.halves(4), dtype=tf.float64)
 
 
+class MakesOneFalseStep(conditioners.WaveNet):
+    def step(self, cache, s, previous):
+        parameters, cache = super().step(cache, s, previous)
+        return tf.where(s == 2, 1.5 * parameters, parameters), cache
+
+
 class WrongInverse(bijectors.AffineCoupling):
     def _inverse_and_log_det(self, y, context):
         x, log_det = super()._inverse_and_log_det(y, context)
@@ -298,6 +304,18 @@ FAULTS = {
         lambda: build(CallsTwicePastItsNetwork),
         {"skip": ("batch_shapes_agree",)},
         "one_conditioner_call",
+    ),
+    "steps_that_disagree": (
+        lambda: bijectors.MaskedAutoregressive(
+            MakesOneFalseStep([4, 1], filters=3, seed=0, dtype="float64"), dtype=tf.float64
+        ),
+        {
+            "x": X[..., np.newaxis],
+            "event_ndims": 2,
+            "conditioner_calls": (0, 1),
+            "skip": ("round_trips", "log_det_matches_autodiff"),
+        },
+        "conditioners_are_autoregressive",
     ),
     "variable_not_in_parameters": (VariableNotInParameters, {}, "copy_shares_variables"),
     "changed_in_a_call": (

@@ -142,6 +142,11 @@ def check(context, shapes, title, *, required, ignored, shapes_too=True):
             remedy = ""
             if tf.as_dtype(getattr(tensor, "dtype", tf.float32)).is_integer:
                 remedy = f" One-hot integer labels: tf.one_hot(labels, {shape[-1]})."
+            elif len(shape) > 1 and got.rank == 2 and got[-1] == shape[-1]:
+                remedy = (
+                    " It has one vector an event, where one a place is meant: repeat it, or "
+                    "declare both by name, `context_size={'all': n, 'each': [..., m]}`."
+                )
             raise ValueError(
                 f"{title}: expected a context of shape {text(shape)}, got {got.as_list()}.{remedy}"
             )

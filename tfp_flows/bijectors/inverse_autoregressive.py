@@ -18,8 +18,9 @@ class InverseAutoregressive(MaskedAutoregressive):
     `MaskedAutoregressive` with the directions exchanged, and all that is said there of the
     sequential direction holds.
 
-    Shapes: `x`, `y` `[..., D]`; `context` `[..., context_size]`; the conditioner maps
-    `[batch, D]` to `[batch, elementwise.num_parameters * D]`, parameter-major.
+    Shapes: `x`, `y` `[..., *event_shape]`, as a rule `[..., D]`; `context` `[..., context_size]`;
+    the conditioner maps `[batch, ..., C]` to `[batch, ..., elementwise.num_parameters * C]`,
+    parameter-major in the last axis.
 
     Args:
       conditioner, elementwise, name, **kwargs: as `MaskedAutoregressive`.

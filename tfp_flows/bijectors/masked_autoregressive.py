@@ -1,10 +1,14 @@
 """Masked autoregressive flows and their inverse, inverse autoregressive flows."""
 
-import numpy as np
+import math
+import warnings
+
 import tensorflow as tf
 
 from tfp_flows import elementwise as elementwise_maps
+from tfp_flows.bijectors import stepwise
 from tfp_flows.bijectors.base import FlowBijector, sum_event
+from tfp_flows.bijectors.causality import check_autoregressive
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.sequential import Sequential
 
@@ -25,34 +29,54 @@ class MaskedAutoregressive(FlowBijector):
     grow with D. Gradients flow through it; they are solved for by a second sequential sweep and
     take the memory of about three density passes, whatever D is.
 
-    Any other Keras layer whose parameters for an entry depend on earlier entries alone, in
-    whatever order, will do as a conditioner. Its sequential direction takes D passes, and its
-    gradient the memory of D passes.
+    A network that goes from one entry to the next with what it kept of the earlier ones
+    (`conditioners.WaveNet`, `PixelCNN` and `CausalTransformer`, or your own: `num_steps`,
+    `step_entries`, `init_cache` and `step`, as `tfp_flows.bijectors.stepwise` describes them) is
+    run so: S steps of it, each at the cost of one position, in a loop whose graph does not grow
+    with S. Gradients differentiate that loop: they take about four times as long as it does, and
+    the memory of all its steps.
 
-    Shapes: `x`, `y` `[..., D]`; `context` `[..., context_size]`; the conditioner maps
-    `[batch, D]` to `[batch, elementwise.num_parameters * D]`, parameter-major.
+    Any other Keras layer whose parameters for an entry depend on earlier entries alone, in
+    whatever order, will do as a conditioner. Its sequential direction takes D passes, with a
+    warning, and its gradient the memory of D passes.
+
+    Shapes: `x`, `y` `[..., *event_shape]`, `[D]`, `[T, C]`, `[H, W, C]` or another rank;
+    `context` `[..., context_size]`; the conditioner maps `[batch, ..., C]` to
+    `[batch, ..., elementwise.num_parameters * C]`, parameter-major in the last axis.
 
     Numerics: errors of the sequential direction grow from entry to entry, as those of D passes
-    do. Under a mixed policy the conditioner computes `inverse` in bfloat16 and `forward` in the
-    bijector's dtype: train so, and sample from a float32 layer with the same weights.
+    do. A network that amplifies what it is given, as one trained on audio does, amplifies rounding
+    too: of a WaveNet trained on speech, the latents of data led back to points off by 9.5 after
+    1,023 steps in float32, and by 4.5e-8 in float64. Samples are samples all the same; for round
+    trips use float64. Under a mixed policy the conditioner computes `inverse` in bfloat16 and
+    `forward` in the bijector's dtype: train so, and sample from a float32 layer with the same
+    weights.
 
     Args:
       conditioner: `conditioners.MADE(D, elementwise.num_parameters, ...)` or another
         autoregressive Keras 3 layer; built here if it was not.
       elementwise: name of a map of `elementwise.get` (default `"affine"`), or an
         `elementwise.ElementwiseMap`.
-      size: `int >= 1`, the number D of entries. Default: `conditioner.size`.
+      size: `int >= 1`, the number D of entries of a vector. Default: `conditioner.size`.
+      event_shape: shape of an event, for one that is no vector. Default: that of the
+        conditioner, if it has an `event_shape`, else `[size]`.
       context_size: what context the conditioner takes. Default: its own `context_size`.
-      block_size: `int >= 1`, entries a block of the sequential direction. Larger blocks trace
+      block_size: `int >= 1`, entries a block of a MADE's sequential direction. Larger blocks trace
         longer. Default: about 12.
       validate_args: whether to check once, here, on random points and with random weights, which
-        are put back, that the conditioner is autoregressive.
+        are put back, that the conditioner is autoregressive, and that its steps, if it has them,
+        give what its call gives.
       name: name of the bijector.
 
     Raises:
       TypeError: if the conditioner is no Keras layer.
-      ValueError: if `size` is needed or does not fit, the conditioner's output has the wrong
-        size, it has several sets of masks, or it is not autoregressive (`validate_args`).
+      ValueError: if `size` or `event_shape` is needed or does not fit, the conditioner's output
+        has the wrong size, it has several sets of masks, its `step_entries` are no permutation
+        of the entries, or (`validate_args`) it is not autoregressive or its steps disagree with
+        its call.
+
+    Warns:
+      UserWarning: where the sequential direction takes D passes; it says what the layer lacks.
 
     >>> from tfp_flows import conditioners
     >>> maf = MaskedAutoregressive(conditioners.MADE(4, 2, hidden_units=(16,), seed=0))
@@ -74,6 +98,7 @@ class MaskedAutoregressive(FlowBijector):
         elementwise="affine",
         *,
         size=None,
+        event_shape=None,
         context_size=None,
         block_size=None,
         name="masked_autoregressive",
@@ -81,38 +106,53 @@ class MaskedAutoregressive(FlowBijector):
     ):
         title = self._title()
         elementwise = elementwise_maps.get(elementwise)
-        size = _check_size(conditioner, size, elementwise, title)
+        shape = _shape_of_event(conditioner, size, event_shape, title)
+        _check_parameters(conditioner, elementwise, title)
         if context_size is None:
             context_size = getattr(conditioner, "context_size", None)
         super().__init__(
-            event_shape=[size],
+            event_shape=shape,
             context_size=context_size,
             is_constant_jacobian=elementwise.is_constant_log_det,
             name=name,
             **kwargs,
         )
-        self._size = size
+        self._size = math.prod(shape)
         self._elementwise = self._no_dependency(elementwise)
         self._network = Network(
             conditioner,
-            input_shape=(size,),
-            output_shape=(size * elementwise.num_parameters,),
+            input_shape=shape,
+            output_shape=(*shape[:-1], shape[-1] * elementwise.num_parameters),
             owner=title,
             context_size=context_size,
             dtype=self.dtype,
         )
         if self.validate_args:
-            check_autoregressive(self._network, size, context_size, self.dtype, title)
-        self._sequential = None
+            self.check_conditioner()
+        self._sequential = self._no_dependency(
+            self._sequential_of(conditioner, elementwise, shape, block_size)
+        )
+
+    def check_conditioner(self):
+        """Checks the conditioner on random points, with random weights, which are put back.
+
+        Raises:
+          ValueError: if it is not autoregressive, in the order of its `step_entries`, if it has
+            them, or if its steps disagree with its call.
+        """
+        check_autoregressive(self._network, self._domain, self.dtype, self._title())
+
+    def _sequential_of(self, conditioner, elementwise, shape, block_size):
+        """What runs the sequential direction, or `None` for D passes."""
+        forward = self._forward_is_sequential
         if hasattr(conditioner, "sequential_parts"):
-            self._sequential = self._no_dependency(
-                Sequential(
-                    conditioner,
-                    elementwise,
-                    forward=self._forward_is_sequential,
-                    block_size=block_size,
-                )
-            )
+            return Sequential(conditioner, elementwise, forward=forward, block_size=block_size)
+        if stepwise.missing_parts(conditioner):
+            return None
+        stepwise.entries_of(conditioner, self._size, self._title())
+        return stepwise.Stepwise(
+            self._network, elementwise, shape, forward=forward, title=self._title()
+        )
 
     @property
     def conditioner(self):
@@ -147,10 +187,17 @@ class MaskedAutoregressive(FlowBijector):
     def _summed(self, log_det):
         if self._elementwise.is_constant_log_det:
             return tf.zeros([], log_det.dtype)
-        return sum_event(log_det, 1)
+        return sum_event(log_det, self.forward_min_event_ndims)
 
     def _by_passes(self, value, context, act):
         """D passes of a conditioner of which nothing is known; any order of the entries."""
+        missing = ", ".join(stepwise.missing_parts(self.conditioner))
+        warnings.warn(
+            f"{self._title()}: its conditioner '{self.conditioner.name}' is called {self._size} "
+            f"times, once for each entry, to go through them in order. To make it one pass, give "
+            f"it {missing} (tfp_flows.bijectors.stepwise says what they are).",
+            stacklevel=2,
+        )
 
         def body(number, found, _):
             # After k passes k entries are right. The others may be anything, and must not turn
@@ -168,20 +215,39 @@ class MaskedAutoregressive(FlowBijector):
         return found, log_det
 
 
-def _check_size(conditioner, size, elementwise, title):
-    own = getattr(conditioner, "size", None)
-    if size is None:
-        size = own
-    if size is None:
+def _shape_of_event(conditioner, size, event_shape, title):
+    """The event shape, from what is given and what the conditioner says of itself."""
+    own = getattr(conditioner, "event_shape", None)
+    if own is None and getattr(conditioner, "size", None) is not None:
+        own = (conditioner.size,)
+    given = event_shape
+    if size is not None:
+        if given is not None:
+            raise ValueError(f"{title}: got both size and event_shape. Give event_shape alone.")
+        given = (size,)
+    if given is None:
+        given = own
+    if given is None:
         raise ValueError(
             f"{title}: the number of entries is not known: the conditioner "
-            f"{type(conditioner).__name__} has no attribute `size`. Pass `size=`."
+            f"{type(conditioner).__name__} has no attribute `size` or `event_shape`. Pass `size=` "
+            "for vectors, `event_shape=` for others."
         )
-    if own is not None and own != size:
+    given = tuple(int(n) for n in given)
+    if not given or min(given) < 1:
         raise ValueError(
-            f"{title}: got size {size}, but its conditioner was made for {own} entries. Leave "
-            "`size` out."
+            f"{title}: event_shape must be one or more sizes of at least 1, got {list(given)}."
         )
+    if own is not None and tuple(own) != given:
+        what = f"size {size}" if size is not None else f"event_shape {list(given)}"
+        made_for = f"{own[0]} entries" if len(own) == 1 else f"events of shape {list(own)}"
+        raise ValueError(
+            f"{title}: got {what}, but its conditioner was made for {made_for}. Leave it out."
+        )
+    return given
+
+
+def _check_parameters(conditioner, elementwise, title):
     num_parameters = getattr(conditioner, "num_parameters", None)
     if isinstance(num_parameters, int) and num_parameters != elementwise.num_parameters:
         raise ValueError(
@@ -194,52 +260,3 @@ def _check_size(conditioner, size, elementwise, title):
             f"{title}: the conditioner has {num_masks} sets of masks, and a bijector is one map. "
             "Use num_masks=1, or `flows.made` for an ensemble of orders."
         )
-    return int(size)
-
-
-def check_autoregressive(network, size, context_size, dtype, title):
-    """Raises unless some order makes the parameters of each entry depend on earlier ones alone.
-
-    Weights are replaced by random ones for the time of the check: with the initial ones, whose
-    last layer is zero, nothing depends on anything.
-    """
-    rng = np.random.default_rng(0)
-    with tf.init_scope():
-        trainable = [v for v in network.variables if v.trainable]
-        kept = [tf.identity(v) for v in trainable]
-        try:
-            for v in trainable:
-                scale = 1.0 / np.sqrt(max(1, v.shape[0] if v.shape.rank else 1))
-                v.assign(tf.cast(rng.normal(size=v.shape, scale=scale), v.dtype))
-            # The first row against rows that differ from it in one entry each.
-            x = np.tile(rng.normal(size=size), (size + 1, 1))
-            x[1:] += np.diag(rng.normal(size=size, loc=2.0))
-            context = None
-            if context_size is not None:
-                context = tf.constant(rng.normal(size=(1, context_size)), dtype)
-            out = network(tf.constant(x, dtype), context).numpy()
-        finally:
-            for v, old in zip(trainable, kept, strict=True):
-                v.assign(old)
-    # Rows that are equal need not come out equal: they are summed in different orders.
-    rounding = 1e3 * np.finfo(out.dtype).eps * np.abs(out).max()
-    differs = np.abs(out[1:] - out[0]) > rounding
-    depends = differs.reshape(size, -1, size).any(axis=1)  # [of input, for entry]
-    own = np.flatnonzero(np.diag(depends))
-    if len(own):
-        raise ValueError(
-            f"{title}: the conditioner '{network.layer.name}' is not autoregressive: the "
-            f"parameters of entry {own[0]} depend on entry {own[0]} itself. Use "
-            "conditioners.MADE, or mask it."
-        )
-    rest = np.arange(size)
-    while len(rest):
-        # Entries whose parameters depend on none of the rest come next in the order.
-        free = ~depends[np.ix_(rest, rest)].any(axis=0)
-        if not free.any():
-            raise ValueError(
-                f"{title}: the conditioner '{network.layer.name}' is not autoregressive: entries "
-                f"{rest[:5].tolist()} depend on each other in a circle. Use conditioners.MADE, or "
-                "mask it."
-            )
-        rest = rest[~free]

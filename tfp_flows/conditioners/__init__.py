@@ -8,21 +8,27 @@ is far off for thousands of rows. Use these layers, which add it otherwise, or c
 """
 
 from tfp_flows.conditioners.base import Conditioner
+from tfp_flows.conditioners.causal_transformer import CausalTransformer
 from tfp_flows.conditioners.convnet import ConvNet
 from tfp_flows.conditioners.convolution import Convolution
 from tfp_flows.conditioners.made import MADE
 from tfp_flows.conditioners.mlp import MLP
+from tfp_flows.conditioners.pixel_cnn import PixelCNN
 from tfp_flows.conditioners.resnet import ResNet
 from tfp_flows.conditioners.row_convnet import RowConvNet
 from tfp_flows.conditioners.vision_transformer import VisionTransformer
+from tfp_flows.conditioners.wavenet import WaveNet
 
 __all__ = [
+    "CausalTransformer",
     "Conditioner",
     "ConvNet",
     "Convolution",
     "MADE",
     "MLP",
+    "PixelCNN",
     "ResNet",
     "RowConvNet",
     "VisionTransformer",
+    "WaveNet",
 ]

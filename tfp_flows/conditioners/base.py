@@ -95,8 +95,10 @@ class Conditioner(keras.layers.Layer):
         self._input_rank, self._input_size = input_rank, None
         self._arguments = tuple(arguments)
         for name, value in {**common, **arguments}.items():
-            if name in sizes or (name == "context_size" and value is not None):
+            if name in sizes:
                 value = positive_integer(value, name, self._title())
+            elif name == "context_size" and value is not None:
+                value = self._checked_context_size(value)
             setattr(self, name, value)
         self.activation = keras.activations.get(self.activation)
         self.zero_output = bool(self.zero_output)
@@ -119,7 +121,9 @@ class Conditioner(keras.layers.Layer):
         self._check_context(x, context)
         # Keras casts floating arguments only; integer ones (labels, counts) are welcome too.
         x = tf.cast(x, self.compute_dtype)
-        return self._compute(x, None if context is None else tf.cast(context, x.dtype))
+        if context is not None:
+            context = tf.nest.map_structure(lambda c: tf.cast(c, x.dtype), context)
+        return self._compute(x, context)
 
     def _compute(self, x, context):
         """The network itself; the arguments are checked and of `compute_dtype`."""
@@ -139,12 +143,13 @@ class Conditioner(keras.layers.Layer):
 
     # --- Weights. ---
 
-    def _add_kernel(self, name, shape, *, more_inputs=0, zero=False, small=False):
+    def _add_kernel(self, name, shape, *, more_inputs=0, zero=False, small=False, copies=None):
         """Adds a kernel `[..., inputs, outputs]`, normal with He's or Glorot's variance.
 
         `more_inputs` counts the inputs that reach the same units through another kernel (the
         context), so that the two together start as one layer over both would. `small` asks for
-        the variance 1 / (3 fan_in) instead, to go with biases that are not zero.
+        the variance 1 / (3 fan_in) instead, to go with biases that are not zero. `copies` of them,
+        of as many layers, make one weight with a leading axis.
         """
         initializer = "zeros"
         if not zero:
@@ -157,6 +162,7 @@ class Conditioner(keras.layers.Layer):
             initializer = keras.initializers.RandomNormal(
                 stddev=math.sqrt(variance), seed=self._weight_seed()
             )
+        shape = shape if copies is None else (copies, *shape)
         return self.add_weight(name=name, shape=shape, initializer=initializer)
 
     def _add_bias(self, name, size, *, fan_in=None):
@@ -181,6 +187,9 @@ class Conditioner(keras.layers.Layer):
         return int(np.random.SeedSequence([self.seed, len(self.weights)]).generate_state(1)[0])
 
     # --- Checks. ---
+
+    def _checked_context_size(self, value):
+        return positive_integer(value, "context_size", self._title())
 
     def _title(self):
         return f"{type(self).__name__} '{self.name}'"
@@ -228,6 +237,10 @@ class Conditioner(keras.layers.Layer):
                 f"{self._title()}: expected a context of shape [batch, {size}], got {shape}. "
                 "Reshape it, or set `context_size` to its last axis."
             )
+        self._check_rows(x, shape)
+
+    def _check_rows(self, x, shape):
+        """Raises unless a context of this shape has a row for each input, or one for all."""
         if shape.rank is None or x.shape.rank is None:
             return
         rows, batch = shape[0], x.shape[0]

@@ -7,6 +7,21 @@ from tfp_flows.flows.macow import macow
 from tfp_flows.flows.made import made
 from tfp_flows.flows.maf import maf
 from tfp_flows.flows.nice import nice
+from tfp_flows.flows.pixel_cnn import pixel_cnn
 from tfp_flows.flows.real_nvp import real_nvp
+from tfp_flows.flows.tarflow import tarflow
+from tfp_flows.flows.wavenet import wavenet
 
-__all__ = ["glow", "iaf", "jet", "macow", "made", "maf", "nice", "real_nvp"]
+__all__ = [
+    "glow",
+    "iaf",
+    "jet",
+    "macow",
+    "made",
+    "maf",
+    "nice",
+    "pixel_cnn",
+    "real_nvp",
+    "tarflow",
+    "wavenet",
+]

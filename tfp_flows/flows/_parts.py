@@ -38,7 +38,7 @@ def event_of(event_shape, ranks, recipe):
     """Checks an event shape and returns it as a tuple of `int`."""
     shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
     if len(shape) not in ranks or any(n is None or int(n) < 1 for n in shape):
-        forms = " or ".join({1: "[D]", 3: "[H, W, C]"}[rank] for rank in ranks)
+        forms = " or ".join({1: "[D]", 2: "[T, C]", 3: "[H, W, C]"}[rank] for rank in ranks)
         raise ValueError(f"flows.{recipe}: event_shape must be {forms}, got {list(shape)}.")
     return tuple(int(n) for n in shape)
 

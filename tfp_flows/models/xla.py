@@ -36,7 +36,9 @@ def pays(distribution, layers, strategy):
         and on_gpu(strategy)
         and all(isinstance(layer, Dense) for layer in layers)
         # The sequential direction, by which an InverseAutoregressive trains, compiles for minutes.
-        and all(isinstance(p, _MEASURED) and not isinstance(p, InverseAutoregressive) for p in parts)
+        and all(
+            isinstance(p, _MEASURED) and not isinstance(p, InverseAutoregressive) for p in parts
+        )
     )
 
 

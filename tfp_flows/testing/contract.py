@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.bijectors import Chain
+from tfp_flows.bijectors import Chain, MaskedAutoregressive
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.road import context_kwargs
 from tfp_flows.models import FlowModel
@@ -145,6 +145,13 @@ def one_conditioner_call(subject):
                 allowed is None or most == allowed,
                 f"{mode} {what} calls a conditioner {most} times, expected {allowed}",
             )
+
+
+def conditioners_are_autoregressive(subject):
+    """Parameters depend on earlier entries alone, and steps of a network agree with its call."""
+    for module in [subject.bijector, *subject.bijector.submodules]:
+        if isinstance(module, MaskedAutoregressive):
+            module.check_conditioner()
 
 
 def copy_shares_variables(subject):

@@ -21,6 +21,7 @@ CHECKS = {
     "context_matters": numerics.context_matters,
     "changed_weights_change_the_output": contract.changed_weights_change_the_output,
     "one_conditioner_call": contract.one_conditioner_call,
+    "conditioners_are_autoregressive": contract.conditioners_are_autoregressive,
     "copy_shares_variables": contract.copy_shares_variables,
     "calls_change_no_variable": contract.calls_change_no_variable,
     "wrong_input_is_refused": contract.wrong_input_is_refused,
@@ -35,6 +36,7 @@ CHECKS = {
 _ANY_DTYPE = {
     "variables_listed_once",
     "one_conditioner_call",
+    "conditioners_are_autoregressive",
     "copy_shares_variables",
     "calls_change_no_variable",
     "wrong_input_is_refused",
@@ -77,7 +79,8 @@ def assert_bijector(
       event_ndims: `int`, rank of one event of `x`.
       y: array of points of the codomain, independent of `x`. Default: drawn from a normal with
         the spread of 3, tails included, in the shape of `forward(x)`.
-      context: array `[n, context_size]` for a conditional bijector.
+      context: array `[n, context_size]` for a conditional bijector, or of the shape that its
+        `context_size` is.
       zero_pattern: boolean matrix `[event size of y, event size of x]`, `True` where
         `dy_i/dx_j` must be exactly zero.
       conditioner_calls: how often each conditioner may be called by the forward and by the

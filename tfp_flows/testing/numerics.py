@@ -176,7 +176,8 @@ def context_matters(subject):
         return
     noise = tf.constant(subject.rng.normal(size=subject.context.shape), subject.context.dtype)
     first = np.arange(len(subject.x)) == 0
-    changed = tf.where(first[:, np.newaxis], subject.context + noise, subject.context)
+    first = first.reshape([-1] + [1] * (subject.context.shape.rank - 1))
+    changed = tf.where(first, subject.context + noise, subject.context)
     for direction in _DIRECTIONS:
         points = subject.points(direction)
         differs = np.zeros(len(points), bool)

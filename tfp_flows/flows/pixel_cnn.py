@@ -1,0 +1,100 @@
+"""A flow of Gated PixelCNNs."""
+
+import functools
+
+import tensorflow as tf
+
+from tfp_flows import conditioners
+from tfp_flows.flows._parts import event_of
+from tfp_flows.flows._stepwise import stepwise_flow
+
+
+def pixel_cnn(
+    event_shape,
+    *,
+    num_blocks=1,
+    filters=32,
+    num_layers=6,
+    hidden_filters=None,
+    first_kernel_size=7,
+    kernel_size=3,
+    elementwise="affine",
+    activation="relu",
+    base="normal",
+    trainable_base=False,
+    context_size=None,
+    seed=None,
+    dtype=tf.float32,
+    name="pixel_cnn",
+    **elementwise_kwargs,
+):
+    """A flow of images: Gated PixelCNNs give the map of every entry from those before it.
+
+    With one block and an affine map every entry has, given the pixels above and to the left and
+    the channels before it, a normal density whose mean and scale the network gives; with
+    `"logistic_mixture_cdf"` a mixture of logistics, as in PixelCNN++, of real data. Density is one
+    pass of each network; sampling goes entry by entry, at a few density passes in all.
+    Blocks go through the image from the first entry to the last and back in turn.
+
+    Args:
+      event_shape: `[H, W, C]`.
+      num_blocks: `int >= 1`, how many autoregressive maps. Default 1.
+      filters, num_layers, hidden_filters, first_kernel_size, kernel_size, activation: of every
+        block's network, as `conditioners.PixelCNN`.
+      elementwise: name of a map of `elementwise.get` (`"affine"` by default), or an
+        `elementwise.ElementwiseMap`.
+      base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
+      trainable_base: whether the base's location and scale are trained.
+      context_size: size of a conditioning vector, such as a class; `[H, W, F]` for one a pixel; or
+        a dictionary of either by name.
+      seed: `int`; the same seed gives the same initial weights.
+      dtype: float32 (default) or float64.
+      name: name of the distribution.
+      **elementwise_kwargs: for a named map, e.g. `num_components=4` or `log_scale="exp"`. An
+        affine one's `rate` and `cap` fall with depth and width by default (see
+        `elementwise.Affine`).
+
+    Returns:
+      A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
+
+    Raises:
+      TypeError: if the seed is no integer, or an argument is neither of `pixel_cnn` nor of its
+        map.
+      ValueError: for an event shape of another rank, an even kernel size, an unknown map, a count
+        below 1, or a negative seed.
+
+    >>> flow = pixel_cnn([4, 4, 1], filters=4, num_layers=1, seed=0)
+    >>> flow.log_prob(flow.sample(3, seed=[0, 1])).shape
+    TensorShape([3])
+
+    References:
+      A. van den Oord et al., Conditional Image Generation with PixelCNN Decoders, 2016,
+      arXiv:1606.05328, whose outputs are a softmax. T. Salimans et al., PixelCNN++, 2017,
+      arXiv:1701.05517, section 2.1 (mixtures of logistics).
+    """
+    shape = event_of(event_shape, (3,), "pixel_cnn")
+    network = functools.partial(
+        conditioners.PixelCNN,
+        shape,
+        filters=filters,
+        num_layers=num_layers,
+        hidden_filters=hidden_filters,
+        first_kernel_size=first_kernel_size,
+        kernel_size=kernel_size,
+        activation=activation,
+        context_size=context_size,
+    )
+    return stepwise_flow(
+        pixel_cnn,
+        network,
+        shape,
+        num_blocks=num_blocks,
+        fan_in=filters if hidden_filters is None else hidden_filters,
+        elementwise=elementwise,
+        base=base,
+        trainable_base=trainable_base,
+        seed=seed,
+        dtype=dtype,
+        name=name,
+        elementwise_kwargs=elementwise_kwargs,
+    )
