@@ -90,11 +90,6 @@ class Network(tf.Module):
         """Shape of the layer's context, a dictionary of them by name, or `None`."""
         return self._context_shapes
 
-    def reading(self):
-        """While it lasts, the layer reads the values that `reading` gives its variables."""
-        values = substitutes()
-        return _stateless(self.layer, values) if values else contextlib.nullcontext()
-
     def _call_layer(self, x, context):
         # So that Dropout, and whatever else tells training from inference, does so in `fit`.
         training = in_training_mode()

@@ -87,9 +87,9 @@ def run(layer, drive, act, context, *, num_parameters, title):
 
     Args:
       layer: what the module's docstring describes.
-      drive: tensor `[n, D]`: what `act` is given of each entry.
-      act: function of (drive `[n, k]`, list of P parameters `[n, k]`) that returns a list of
-        tensors `[n, k]`, of which the first is fed to the next step.
+      drive: tensor `[n, D]`, or `[n, D, m]`: what `act` is given of each entry.
+      act: function of (drive `[n, k]` or `[n, k, m]`, list of P parameters `[n, k]`) that returns a
+        list of tensors `[n, k]`, of which the first is fed to the next step.
       context: n rows of it, or `None`.
       num_parameters: P.
       title: who asks.
@@ -106,7 +106,8 @@ def run(layer, drive, act, context, *, num_parameters, title):
     in_order = np.array_equal(order, np.arange(len(order)))
     n = tf.shape(drive)[0] if drive.shape[0] is None else drive.shape[0]
     driven = drive if in_order else tf.gather(drive, order, axis=1)
-    driven = tf.transpose(tf.reshape(driven, [n, steps, width]), [1, 0, 2])
+    driven = tf.reshape(driven, [n, steps, width, *drive.shape[2:]])
+    driven = tf.transpose(driven, [1, 0, *range(2, driven.shape.rank)])
     count = None
 
     def body(s, previous, cache, results):
@@ -190,5 +191,4 @@ class Stepwise:
         return [tf.ensure_shape(tf.reshape(t, tf.shape(u)), u.shape) for t in solve(*arguments)]
 
     def _solve(self, u, context=None):
-        with self._network.reading():
-            return run(self._network.layer, u, self._act, context, **self._rest)
+        return run(self._network.layer, u, self._act, context, **self._rest)

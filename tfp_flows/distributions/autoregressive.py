@@ -9,6 +9,8 @@ import tensorflow_probability as tfp
 
 from tfp_flows import elementwise
 from tfp_flows.bijectors import context as contexts
+from tfp_flows.bijectors import stepwise
+from tfp_flows.bijectors.causality import check_autoregressive
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.sequential import Sequential
 from tfp_flows.distributions.outputs import NormalOutput, get_output
@@ -281,7 +283,8 @@ class AutoregressiveDistribution(NetworkDensity):
       output: name or `Output`, as `distributions.get_output` takes it. Default: `"bernoulli"`.
       context_size: what context the network takes. Default: its own `context_size`.
       dtype: float32 (default) or float64, which it computes in.
-      validate_args: whether to refuse data that are no levels. Default: `False`.
+      validate_args: whether to refuse data that are no levels, and, here and now, a network that
+        is not autoregressive or whose `step` is not its `call`. Default: `False`.
       allow_nan_stats: passed to the base class.
       name: name of the distribution.
 
@@ -340,9 +343,9 @@ class AutoregressiveDistribution(NetworkDensity):
             )
         context_size = getattr(network, "context_size", None) or context_size
         parameters.update(dtype=dtype, event_shape=event, output=output, context_size=context_size)
-        self._step_entries = None
-        if hasattr(network, "step"):
-            self._step_entries = self._no_dependency(_check_steps(network, event, output, title))
+        self._has_steps = not stepwise.missing_parts(network)
+        if self._has_steps:
+            _check_steps(network, event, output, title)
         super().__init__(
             network,
             event,
@@ -356,6 +359,8 @@ class AutoregressiveDistribution(NetworkDensity):
             allow_nan_stats=allow_nan_stats,
             name=name,
         )
+        if validate_args and not output.whole_pixels:
+            check_autoregressive(self._network, event, dtype, title)
 
     @property
     def network(self):
@@ -366,42 +371,29 @@ class AutoregressiveDistribution(NetworkDensity):
         return self._score(rows, self._network(self._output.to_network(rows), context))
 
     def _draw_rows(self, noise, seed, context):
-        if self._step_entries is not None:
+        if self._has_steps:
             return self._by_steps(noise, context)
         if self._sequential is not None:
             return self._draw_in_order(noise, context)
         return self._by_passes(noise, context)
 
     def _by_steps(self, noise, context):
-        entries, output, layer = self._step_entries, self._output, self.network
-        steps, k = entries.shape
-        n = tf.shape(noise)[0]
-        # [n, num_noises, D] as [steps, n, num_noises, k]
-        noise = tf.reshape(
-            tf.gather(noise, entries.reshape(-1), axis=2), [n, output.num_noises, steps, k]
-        )
-        noise = tf.transpose(noise, [2, 0, 1, 3])
+        output = self._output
 
-        def body(s, cache, previous, drawn):
-            parameters, cache = layer.step(cache, s, previous)
-            parameters = tf.cast(parameters, self._dtype_inside)
-            values = _of_pixels(output.draw, self._event[-1], noise[s], parameters, output)
-            return s + 1, cache, output.to_network(values), drawn.write(s, values)
+        def draw(noise, parameters):
+            noise, parameters = tf.transpose(noise, [0, 2, 1]), tf.stack(parameters, axis=1)
+            values = _of_pixels(output.draw, self._event[-1], noise, parameters, output)
+            return [output.to_network(values), values]
 
-        _, _, _, drawn = tf.while_loop(
-            lambda s, *_: s < steps,
-            body,
-            (
-                tf.constant(0),
-                layer.init_cache(n, context, self._dtype_inside),
-                tf.zeros([n, k], self._dtype_inside),
-                tf.TensorArray(self._dtype_inside, size=steps, element_shape=[None, k]),
-            ),
-            maximum_iterations=steps,
-            parallel_iterations=1,
+        _, x = stepwise.run(
+            self.network,
+            tf.transpose(noise, [0, 2, 1]),
+            draw,
+            context,
+            num_parameters=output.num_parameters,
+            title=self._title(),
         )
-        x = tf.reshape(tf.transpose(drawn.stack(), [1, 0, 2]), [n, steps * k])
-        return tf.gather(x, np.argsort(entries.reshape(-1)), axis=1)
+        return x
 
     def _by_passes(self, noise, context):
         # Pixels that are drawn as wholes are right as wholes.
@@ -436,16 +428,8 @@ class AutoregressiveDistribution(NetworkDensity):
 
 
 def _check_steps(network, event, output, title):
-    """The entries of a network's steps, if these go through every entry once."""
-    entries = np.asarray(network.step_entries)
-    size = math.prod(event)
-    once = entries.ndim == 2 and np.array_equal(np.sort(entries, axis=None), np.arange(size))
-    if not once or len(entries) != network.num_steps:
-        raise ValueError(
-            f"{title}: the step_entries of its network must be integers [num_steps, k] with each "
-            f"of the {size} entries once, and {network.num_steps} steps, got shape "
-            f"{list(entries.shape)}."
-        )
+    """Raises unless a network's steps go through every entry once, pixels as wholes if need be."""
+    entries = stepwise.entries_of(network, math.prod(event), title)
     if output.whole_pixels:
         pixels = entries.reshape(-1, 3) if entries.shape[1] % 3 == 0 else np.zeros([1, 3])
         if (pixels[:, :1] % 3 != 0).any() or (pixels != pixels[:, :1] + np.arange(3)).any():
@@ -453,7 +437,6 @@ def _check_steps(network, event, output, title):
                 f"{title}: {output!r} needs steps of whole pixels, got steps of "
                 f"{entries.shape[1]} entries. Leave `coupled` out."
             )
-    return entries
 
 
 def _of_pixels(draw, channels, noise, parameters, output):

@@ -1,6 +1,7 @@
 """What the recipes of networks that run step by step share."""
 
 from tfp_flows import bijectors
+from tfp_flows.distributions import AutoregressiveDistribution, get_output
 from tfp_flows.flows._parts import (
     WITH_RATE,
     SeedStream,
@@ -29,8 +30,11 @@ def stepwise_flow(
     dtype,
     name,
     elementwise_kwargs,
+    output=None,
 ):
     """Builds `num_blocks` of `MaskedAutoregressive`, each around a network of its own.
+
+    Or, with an output, the density of one network.
 
     Args:
       recipe: the recipe, a function.
@@ -38,11 +42,30 @@ def stepwise_flow(
         second one is right to left, and that next to the data left to right.
       event_shape: tuple of `int`.
       fan_in: inputs of each output of a network's last layer.
-      num_blocks, elementwise, base, trainable_base, seed, dtype, name, elementwise_kwargs: as the
-        recipes have them.
+      num_blocks, elementwise, output, base, trainable_base, seed, dtype, name,
+        elementwise_kwargs: as the recipes have them.
     """
     title = recipe.__name__
     positive(title, num_blocks=num_blocks)
+    if output is not None:
+        unused = {"num_blocks": num_blocks != 1, "elementwise": elementwise != "affine"}
+        unused |= {"base": base != "normal", "trainable_base": trainable_base}
+        if any(unused.values()):
+            raise ValueError(
+                f"flows.{title}: with an output there is one network and no base, got "
+                f"output={output!r} and {' and '.join(k for k, v in unused.items() if v)}. Leave "
+                "one or the other out."
+            )
+        output = get_output(output, **elementwise_kwargs)
+        network = make_network(
+            num_parameters=output.num_parameters,
+            order=_ORDERS[0],
+            seed=SeedStream(seed, title)(),
+            dtype=layer_policy(dtype),
+        )
+        return AutoregressiveDistribution(
+            network, event_shape, output=output, dtype=dtype, name=name
+        )
     if elementwise in WITH_RATE:
         elementwise_kwargs = {**bounded_by_depth(num_blocks, fan_in), **elementwise_kwargs}
     elementwise = elementwise_of(recipe, elementwise, elementwise_kwargs)

@@ -1,4 +1,4 @@
-"""A flow of Gated PixelCNNs."""
+"""Gated PixelCNNs as a flow, or as a density of integers."""
 
 import functools
 
@@ -19,6 +19,7 @@ def pixel_cnn(
     first_kernel_size=7,
     kernel_size=3,
     elementwise="affine",
+    output=None,
     activation="relu",
     base="normal",
     trainable_base=False,
@@ -43,6 +44,10 @@ def pixel_cnn(
         block's network, as `conditioners.PixelCNN`.
       elementwise: name of a map of `elementwise.get` (`"affine"` by default), or an
         `elementwise.ElementwiseMap`.
+      output: with the name of an output of `distributions.get_output`, or an `Output`, the recipe
+        gives what the paper is: a density of images of levels, exact, of one network:
+        `"bernoulli"` (0 and 1), `"categorical"` or `"discretized_logistic_mixture"` (of
+        `num_levels=` levels); also `"normal"` or `"gaussian_mixture"`. Default: `None`, a flow.
       base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
       context_size: size of a conditioning vector, such as a class; `[H, W, F]` for one a pixel; or
@@ -50,12 +55,13 @@ def pixel_cnn(
       seed: `int`; the same seed gives the same initial weights.
       dtype: float32 (default) or float64.
       name: name of the distribution.
-      **elementwise_kwargs: for a named map, e.g. `num_components=4` or `log_scale="exp"`. An
+      **elementwise_kwargs: for a named map or output, e.g. `num_components=4`. An
         affine one's `rate` and `cap` fall with depth and width by default (see
         `elementwise.Affine`).
 
     Returns:
-      A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
+      A `tfd.TransformedDistribution` over `event_shape`, or with an output a
+      `distributions.AutoregressiveDistribution`; `log_prob` in nats.
 
     Raises:
       TypeError: if the seed is no integer, or an argument is neither of `pixel_cnn` nor of its
@@ -66,6 +72,10 @@ def pixel_cnn(
     >>> flow = pixel_cnn([4, 4, 1], filters=4, num_layers=1, seed=0)
     >>> flow.log_prob(flow.sample(3, seed=[0, 1])).shape
     TensorShape([3])
+
+    >>> density = pixel_cnn([4, 4, 1], output="categorical", num_levels=4, filters=4, num_layers=1)
+    >>> density.sample(2, seed=[0, 1]).dtype
+    tf.int32
 
     References:
       A. van den Oord et al., Conditional Image Generation with PixelCNN Decoders, 2016,
@@ -91,6 +101,7 @@ def pixel_cnn(
         num_blocks=num_blocks,
         fan_in=filters if hidden_filters is None else hidden_filters,
         elementwise=elementwise,
+        output=output,
         base=base,
         trainable_base=trainable_base,
         seed=seed,

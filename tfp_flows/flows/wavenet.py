@@ -17,6 +17,7 @@ def wavenet(
     skip_filters=None,
     dilations=None,
     elementwise="affine",
+    output=None,
     activation="relu",
     base="normal",
     trainable_base=False,
@@ -45,6 +46,10 @@ def wavenet(
       filters, skip_filters, dilations, activation: as `conditioners.WaveNet`.
       elementwise: name of a map of `elementwise.get` (`"affine"` by default), or an
         `elementwise.ElementwiseMap`.
+      output: with the name of an output of `distributions.get_output`, or an `Output`, the recipe
+        gives what the paper is: a density of sequences of levels, exact, of one network:
+        `"bernoulli"` (0 and 1), `"categorical"` or `"discretized_logistic_mixture"` (of
+        `num_levels=` levels); also `"normal"` or `"gaussian_mixture"`. Default: `None`, a flow.
       base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
       context_size: size of a conditioning vector; `[T, F]` for one a step, such as a spectrogram;
@@ -52,12 +57,13 @@ def wavenet(
       seed: `int`; the same seed gives the same initial weights.
       dtype: float32 (default) or float64.
       name: name of the distribution.
-      **elementwise_kwargs: for a named map, e.g. `num_components=4` or `log_scale="exp"`. An
+      **elementwise_kwargs: for a named map or output, e.g. `num_components=4`. An
         affine one's `rate` and `cap` fall with depth and width by default (see
         `elementwise.Affine`).
 
     Returns:
-      A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
+      A `tfd.TransformedDistribution` over `event_shape`, or with an output a
+      `distributions.AutoregressiveDistribution`; `log_prob` in nats.
 
     Raises:
       TypeError: if the seed is no integer, or an argument is neither of `wavenet` nor of its map.
@@ -90,6 +96,7 @@ def wavenet(
         num_blocks=num_blocks,
         fan_in=filters if skip_filters is None else skip_filters,
         elementwise=elementwise,
+        output=output,
         base=base,
         trainable_base=trainable_base,
         seed=seed,
