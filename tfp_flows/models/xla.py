@@ -3,10 +3,8 @@
 import tensorflow as tf
 
 from tfp_flows import bijectors
-from tfp_flows.bijectors.inverse_autoregressive import InverseAutoregressive
-from tfp_flows.conditioners.dense import Dense
 
-# Those that were measured, in `tools/benchmark.py --gpu`: matrix products and elementwise maps.
+# Those that were measured, by `tools/benchmark.py --gpu`, around dense and masked networks.
 _MEASURED = (
     bijectors.ActNorm,
     bijectors.Chain,
@@ -17,29 +15,26 @@ _MEASURED = (
 )
 
 
-def pays(distribution, layers, strategy):
+def pays(distribution, strategy):
     """Whether `"auto"` stands for `True`.
 
     On a GPU, which waits for its host while that launches kernel after kernel, a step of dense or
     masked networks takes a half to a ninth of its time under XLA. Nothing else is compiled
-    unasked: convolutions gain little, and on a CPU the tenths that dense networks gain come after
-    compiling for as long as some thousand steps take.
+    unasked: on a CPU the tenths that dense networks gain come after compiling for as long as some
+    thousand steps take, and convolutions gain little.
 
     Args:
       distribution: the model's.
-      layers: its networks.
       strategy: what it is trained under.
     """
     parts = [part for part in distribution.submodules if isinstance(part, bijectors.FlowBijector)]
-    return (
-        bool(parts)
-        and on_gpu(strategy)
-        and all(isinstance(layer, Dense) for layer in layers)
-        # The sequential direction, by which an InverseAutoregressive trains, compiles for minutes.
-        and all(
-            isinstance(p, _MEASURED) and not isinstance(p, InverseAutoregressive) for p in parts
-        )
-    )
+    # The sequential direction, by which an InverseAutoregressive trains, compiles for long.
+    measured = [
+        isinstance(part, _MEASURED) and not isinstance(part, bijectors.InverseAutoregressive)
+        for part in parts
+    ]
+    vectors = distribution.event_shape.rank == 1
+    return vectors and bool(parts) and all(measured) and on_gpu(strategy)
 
 
 def on_gpu(strategy):
