@@ -3,11 +3,12 @@
 import pytest
 from cases import CASES as MOST
 from cases_autoregressive import CASES as AUTOREGRESSIVE
+from cases_one_way import CASES as ONE_WAY
 
 from tfp_flows import bijectors
 from tfp_flows.testing import assert_bijector
 
-CASES = {**MOST, **AUTOREGRESSIVE}
+CASES = {**MOST, **AUTOREGRESSIVE, **ONE_WAY}
 
 
 @pytest.mark.parametrize("name", CASES)

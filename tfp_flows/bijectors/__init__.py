@@ -15,9 +15,12 @@ from tfp_flows.bijectors.modes import (
     training_mode,
 )
 from tfp_flows.bijectors.network import Network
+from tfp_flows.bijectors.planar import Planar
+from tfp_flows.bijectors.radial import Radial
 from tfp_flows.bijectors.rescale import Rescale
 from tfp_flows.bijectors.road import context_kwargs
 from tfp_flows.bijectors.squeeze import Squeeze
+from tfp_flows.bijectors.sylvester import Sylvester
 
 __all__ = [
     "ActNorm",
@@ -32,8 +35,11 @@ __all__ = [
     "InvertibleConv1x1",
     "MaskedAutoregressive",
     "Network",
+    "Planar",
+    "Radial",
     "Rescale",
     "Squeeze",
+    "Sylvester",
     "Weight",
     "context_kwargs",
     "data_dependent_initialization",

@@ -208,6 +208,11 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
         return ()
 
     @property
+    def solved_direction(self):
+        """The direction that has no formula and is solved for: "forward", "inverse" or `None`."""
+        return None
+
+    @property
     def branches(self):
         """Parts of it that act on some of the channels by themselves: pairs of slice, bijector."""
         return ()

@@ -5,6 +5,8 @@ from tfp_flows.flows.iaf import iaf
 from tfp_flows.flows.made import made
 from tfp_flows.flows.maf import maf
 from tfp_flows.flows.nice import nice
+from tfp_flows.flows.planar import planar
 from tfp_flows.flows.real_nvp import real_nvp
+from tfp_flows.flows.sylvester import sylvester
 
-__all__ = ["glow", "iaf", "made", "maf", "nice", "real_nvp"]
+__all__ = ["glow", "iaf", "made", "maf", "nice", "planar", "real_nvp", "sylvester"]

@@ -30,7 +30,13 @@ def _rows(steps, indent):
         own -= sum(_count(inner.bijector) for _, inside in branches for inner in inside)
         kind = type(step.bijector).__name__.lstrip("_")
         # Data that pass a bijector by its forward direction, as a squeeze's, see its inverse here.
-        yield indent + step.bijector.name, kind if step.inverse else f"Invert({kind})", own
+        kind = kind if step.inverse else f"Invert({kind})"
+        solved = getattr(step.bijector, "solved_direction", None)
+        if solved is not None:
+            kind += (
+                ", log_prob solves" if (solved == "inverse") == step.inverse else ", sample solves"
+            )
+        yield indent + step.bijector.name, kind, own
         for _, inside in branches:
             yield from _rows(inside, indent + "  ")
 

@@ -1,0 +1,77 @@
+"""Cases of one-way bijectors: name -> arguments of `assert_bijector`, as in `cases.py`."""
+
+import functools
+
+import numpy as np
+import tensorflow_probability as tfp
+
+from tfp_flows import bijectors, conditioners, flows
+
+tfb = tfp.bijectors
+
+FILES = ("weights_round_trip", "keras_file_round_trip", "saved_model_round_trip")
+SIZE = 3
+CONTEXT = np.random.default_rng(9).normal(size=(4, 2))
+
+
+def points(*shape, seed=0):
+    """Normal points, every second one in the tails."""
+    x = np.random.default_rng(seed).normal(size=(4, *shape))
+    x[1::2] *= 3.0
+    return x
+
+
+def amortised(cls, dtype, **kwargs):
+    """A bijector whose parameters a network of a context adds to."""
+    count = cls(SIZE, **kwargs).num_parameters
+    network = conditioners.MLP(count, hidden_units=(4,), activation="tanh", seed=1, dtype=dtype)
+    return cls(SIZE, conditioner=network, context_size=2, seed=0, dtype=dtype, **kwargs)
+
+
+def own(cls, *, skip=(), xla=True, **kwargs):
+    return dict(
+        make=lambda dtype: cls(SIZE, seed=0, dtype=dtype, **kwargs),
+        x=points(SIZE),
+        event_ndims=1,
+        skip=skip,
+        xla=xla,
+    )
+
+
+def conditional(cls, **kwargs):
+    return dict(
+        make=functools.partial(amortised, cls, **kwargs),
+        x=points(SIZE),
+        context=CONTEXT,
+        event_ndims=1,
+        xla=False,
+        skip=FILES,
+    )
+
+
+CASES = {
+    "planar": own(bijectors.Planar),
+    "planar_amortised": conditional(bijectors.Planar),
+    "radial": own(bijectors.Radial),
+    "radial_amortised": conditional(bijectors.Radial),
+    "sylvester_orthogonal": own(bijectors.Sylvester, num_directions=2, skip=FILES[::2]),
+    "sylvester_amortised": conditional(bijectors.Sylvester, num_directions=2),
+    "sylvester_householder": own(
+        bijectors.Sylvester, kind="householder", num_reflections=2, xla=False, skip=FILES
+    ),
+    "sylvester_triangular": own(
+        bijectors.Sylvester, kind="triangular", flip=True, xla=False, skip=FILES
+    ),
+    "planar_recipe_for_densities": dict(
+        make=lambda dtype: (
+            flows.planar(
+                [2], num_layers=1, closed="inverse", context_size=2, seed=0, dtype=dtype
+            ).bijector
+        ),
+        x=points(2),
+        context=CONTEXT,
+        event_ndims=1,
+        xla=False,
+        skip=FILES[::2],
+    ),
+}
