@@ -75,3 +75,42 @@ CASES = {
         skip=FILES[::2],
     ),
 }
+
+
+def continuous(dtype, size=2, context_size=0, **kwargs):
+    network = conditioners.MLP(
+        size,
+        hidden_units=(6,),
+        activation="tanh",
+        context_size=1 + context_size,
+        zero_output=False,
+        seed=1,
+        dtype=dtype,
+    )
+    return bijectors.Continuous(network, [size], dtype=dtype, **kwargs)
+
+
+# The solver's error, and not rounding, is what a round trip is off by; and it evaluates the network
+# as often as it has to.
+SOLVED = dict(
+    event_ndims=1, conditioner_calls=None, round_trip_tolerance=1e-4, log_det_tolerance=2e-4
+)
+CASES.update(
+    continuous=dict(
+        make=lambda dtype: continuous(dtype, solver="rk4", num_steps=8),
+        x=points(2),
+        y=points(2, seed=1),
+        skip=FILES[:1],
+        **SOLVED,
+    ),
+    continuous_adaptive=dict(
+        make=lambda: continuous("float32", context_size=2),
+        x=points(2).astype("float32"),
+        y=points(2, seed=1).astype("float32"),
+        context=CONTEXT,
+        xla=False,
+        # The Jacobian of adapted steps is that of the steps; `test_continuous` sees to both.
+        skip=(*FILES[:2], "log_det_matches_autodiff", "gradients_reach_every_weight"),
+        **SOLVED,
+    ),
+)

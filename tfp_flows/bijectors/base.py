@@ -209,8 +209,13 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
 
     @property
     def solved_direction(self):
-        """The direction that has no formula and is solved for: "forward", "inverse" or `None`."""
+        """What has no formula and is solved for: "forward", "inverse", "both" or `None`."""
         return None
+
+    @property
+    def estimates_log_det(self):
+        """Whether the log-det is a random estimate, and so `log_prob` too."""
+        return False
 
     @property
     def branches(self):

@@ -41,8 +41,8 @@ class Radial(Amortised):
     >>> radial = Radial(2, center=[0.0, 0.0], beta=3.0)
     >>> y = radial.forward(tf.constant([[0.1, 0.0], [9.0, 0.0]]))
     >>> (tf.round(100 * y) / 100).numpy()
-    array([[ 0.35,  0.  ],
-           [11.3 ,  0.  ]], dtype=float32)
+    array([[ 0.33,  0.  ],
+           [11.31,  0.  ]], dtype=float32)
 
     References:
       D. J. Rezende, S. Mohamed, Variational inference with normalizing flows, 2015,

@@ -1,5 +1,6 @@
 """Recipes: each composes bijectors and conditioners into a `tfd.TransformedDistribution`."""
 
+from tfp_flows.flows.continuous import continuous
 from tfp_flows.flows.glow import glow
 from tfp_flows.flows.iaf import iaf
 from tfp_flows.flows.made import made
@@ -9,4 +10,4 @@ from tfp_flows.flows.planar import planar
 from tfp_flows.flows.real_nvp import real_nvp
 from tfp_flows.flows.sylvester import sylvester
 
-__all__ = ["glow", "iaf", "made", "maf", "nice", "planar", "real_nvp", "sylvester"]
+__all__ = ["continuous", "glow", "iaf", "made", "maf", "nice", "planar", "real_nvp", "sylvester"]
