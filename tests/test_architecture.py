@@ -35,7 +35,8 @@ ARROWS = {
     "flows": {"masks", "elementwise", "bijectors", "conditioners", "distributions"},
     "saving": {"elementwise", "version"},
     "export": {"preprocessing", "version"},
-    "models": {"bijectors", "preprocessing", "saving", "export"},
+    "objectives": {"bijectors"},
+    "models": {"bijectors", "objectives", "preprocessing", "saving", "export"},
     "testing": {"bijectors", "models"},
 }
 

@@ -77,7 +77,7 @@ def test_of_a_network_it_is_what_scipy_finds():
 
 
 def test_gradients_are_those_of_the_steps():
-    """By weights, context and argument against differences; of equal steps, whose sizes are kept."""
+    """By weights, context and argument against differences; of equal steps."""
     layer = network(2, context_size=2)
     flow = bijectors.Continuous(layer, [2], solver="rk4", num_steps=3, dtype=F64)
     rng = np.random.default_rng(1)

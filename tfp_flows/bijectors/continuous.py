@@ -76,7 +76,7 @@ class Continuous(FlowBijector):
     >>> round(float(y[0, 0]), 3), round(float(log_det[0]), 3)
     (2.718, 2.0)
     >>> flow.num_evaluations(tf.ones([1, 2])).numpy()
-    array([31], dtype=int32)
+    array([25], dtype=int32)
 
     References:
       R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, Neural ordinary differential
