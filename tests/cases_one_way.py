@@ -122,3 +122,35 @@ CASES.update(
         **SOLVED,
     ),
 )
+
+
+def residual(dtype, context_size=None, **kwargs):
+    network = conditioners.LipschitzMLP(
+        SIZE,
+        hidden_units=(5,),
+        zero_output=False,
+        context_size=context_size,
+        seed=1,
+        dtype=dtype,
+    )
+    return bijectors.Residual(network, [SIZE], dtype=dtype, **kwargs)
+
+
+CASES.update(
+    residual=dict(
+        make=residual,
+        x=points(SIZE),
+        event_ndims=1,
+        conditioner_calls=None,
+        skip=FILES[::2],
+    ),
+    residual_context=dict(
+        make=lambda: residual("float64", context_size=2),
+        x=points(SIZE),
+        context=CONTEXT,
+        event_ndims=1,
+        conditioner_calls=None,
+        xla=False,
+        skip=(*FILES, "changed_weights_change_the_output", "copy_shares_variables"),
+    ),
+)

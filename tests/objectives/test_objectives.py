@@ -94,6 +94,7 @@ def test_optimal_transport_is_the_best_of_all_pairings():
 
 def test_optimal_transport_shortens_the_paths():
     x, _ = gaussian(64)
+    batch = tf.constant(x), None
     losses = [
         tf.reduce_mean(
             objectives.FlowMatching(c).loss(matching_flow(), (tf.constant(x), None), [1, 2])
@@ -148,7 +149,7 @@ def test_the_same_training_twice_has_the_same_weights():
     for epochs in ([4], [2, 4]):
         model = FlowModel(affine_flow(), objective=objectives.ReverseKL(TARGET, num_samples=8))
         model.compile(optimizer="sgd")
-        for first, last in zip([0, *epochs], epochs):
+        for first, last in zip([0, *epochs], epochs, strict=False):
             model.fit(steps_per_epoch=3, initial_epoch=first, epochs=last, verbose=0)
         found.append([v.numpy() for v in model.trainable_variables])
     for a, b in zip(*found, strict=True):
@@ -232,6 +233,7 @@ def fit(objective, *args, **kwargs):
 
 
 REVERSE = objectives.ReverseKL(TARGET)
+MATCHING = objectives.FlowMatching()
 X = np.ones([4, 2], "float32")
 
 

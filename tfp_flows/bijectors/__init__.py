@@ -19,6 +19,7 @@ from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.planar import Planar
 from tfp_flows.bijectors.radial import Radial
 from tfp_flows.bijectors.rescale import Rescale
+from tfp_flows.bijectors.residual import Residual
 from tfp_flows.bijectors.road import context_kwargs
 from tfp_flows.bijectors.squeeze import Squeeze
 from tfp_flows.bijectors.sylvester import Sylvester
@@ -40,6 +41,7 @@ __all__ = [
     "Planar",
     "Radial",
     "Rescale",
+    "Residual",
     "Squeeze",
     "Sylvester",
     "Weight",

@@ -10,8 +10,9 @@ is far off for thousands of rows. Use these layers, which add it otherwise, or c
 from tfp_flows.conditioners.base import Conditioner
 from tfp_flows.conditioners.convnet import ConvNet
 from tfp_flows.conditioners.convolution import Convolution
+from tfp_flows.conditioners.lipschitz import LipschitzMLP
 from tfp_flows.conditioners.made import MADE
 from tfp_flows.conditioners.mlp import MLP
 from tfp_flows.conditioners.resnet import ResNet
 
-__all__ = ["Conditioner", "ConvNet", "Convolution", "MADE", "MLP", "ResNet"]
+__all__ = ["Conditioner", "ConvNet", "Convolution", "LipschitzMLP", "MADE", "MLP", "ResNet"]

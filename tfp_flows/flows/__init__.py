@@ -8,6 +8,18 @@ from tfp_flows.flows.maf import maf
 from tfp_flows.flows.nice import nice
 from tfp_flows.flows.planar import planar
 from tfp_flows.flows.real_nvp import real_nvp
+from tfp_flows.flows.residual import residual
 from tfp_flows.flows.sylvester import sylvester
 
-__all__ = ["continuous", "glow", "iaf", "made", "maf", "nice", "planar", "real_nvp", "sylvester"]
+__all__ = [
+    "continuous",
+    "glow",
+    "iaf",
+    "made",
+    "maf",
+    "nice",
+    "planar",
+    "real_nvp",
+    "residual",
+    "sylvester",
+]

@@ -42,6 +42,7 @@ class Objective(abc.ABC):
           distribution: `tfd.Distribution`.
           title: who asks, for messages.
         """
+        del distribution, title
 
     @abc.abstractmethod
     def loss(self, distribution, batch, seed):

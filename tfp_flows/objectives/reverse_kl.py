@@ -27,8 +27,8 @@ class ReverseKL(Objective):
     model.fit(steps_per_epoch=200, epochs=20)
     ```
 
-    Flows whose sampling is cheap suit it: `flows.planar`, `flows.sylvester`, `flows.iaf`, couplings.
-    The divergence is small where q has found one mode of several.
+    Flows whose sampling is cheap suit it: `flows.planar`, `flows.sylvester`, `flows.iaf` and
+    couplings. The divergence is small where q has found one mode of several.
 
     Args:
       target: function of x `[n, *event_shape]` that returns log p~ `[n]`, or a `tfd.Distribution`.
