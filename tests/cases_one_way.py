@@ -104,7 +104,7 @@ CASES.update(
         **SOLVED,
     ),
     continuous_adaptive=dict(
-        make=lambda: continuous("float32", context_size=2),
+        make=lambda _=None: continuous("float32", context_size=2),
         x=points(2).astype("float32"),
         y=points(2, seed=1).astype("float32"),
         context=CONTEXT,
@@ -137,20 +137,27 @@ def residual(dtype, context_size=None, **kwargs):
 
 
 CASES.update(
+    # In one dtype, for its loops are slow in eager mode.
     residual=dict(
-        make=residual,
-        x=points(SIZE),
+        make=lambda _=None: residual("float32"),
+        x=points(SIZE).astype("float32"),
         event_ndims=1,
         conditioner_calls=None,
-        skip=FILES[::2],
+        skip=(*FILES[::2], "copy_shares_variables", "batch_shapes_agree"),
     ),
     residual_context=dict(
-        make=lambda: residual("float64", context_size=2),
+        make=lambda _=None: residual("float64", context_size=2),
         x=points(SIZE),
         context=CONTEXT,
         event_ndims=1,
         conditioner_calls=None,
         xla=False,
-        skip=(*FILES, "changed_weights_change_the_output", "copy_shares_variables"),
+        skip=(
+            *FILES,
+            "log_det_matches_autodiff",
+            "changed_weights_change_the_output",
+            "copy_shares_variables",
+            "modes_agree",
+        ),
     ),
 )

@@ -24,8 +24,8 @@ class LipschitzMLP(Conditioner):
 
         |W|_2 <= |(W^T W)^(2^(k-1))|_F^(1 / 2^k),  k = 6,
 
-    which exceeds it by a factor of at most rank(W)^(1/128): 4% at rank 128. It has no state, and its
-    gradient is exact. The context may move the outputs as far as it likes.
+    which exceeds it by a factor of at most rank(W)^(1/128): 4% at rank 128. It has no state, and
+    its gradient is exact. The context may move the outputs as far as it likes.
 
     Shapes: `x` is `[batch, n]`, the context `[batch, context_size]`, the output `[batch,
     output_size]`.
