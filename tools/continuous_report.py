@@ -5,9 +5,9 @@
 
 One network, one batch, the gradients by all weights, in graphs that were traced before, in turns:
 the median of some rounds. TFP's is `tfb.FFJORD` with its Dormand-Prince solver of the same
-tolerances, an estimated trace, and its adjoint equation for gradients. The loss is told of those
-that compute the likelihood, and how far weights' gradients are from those of a finer solution: the
-norm of the difference over the norm.
+tolerances and its adjoint equation for gradients. Of those with an exact trace the loss is to be
+equal, and it is told how far the gradients are from those of a finer solution: the norm of the
+difference over the norm.
 """
 
 import argparse
@@ -121,7 +121,9 @@ def main():
             f"| {float(value):.4f} | {off} |"
         )
     counts = flow.bijector.num_evaluations(x, inverse=True).numpy()
-    print(f"evaluations of dopri5: {counts.min()} to {counts.max()} a row, mean {counts.mean():.1f}")
+    print(
+        f"evaluations of dopri5: {counts.min()} to {counts.max()} a row, mean {counts.mean():.1f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Planar, radial and Sylvester flows against closed forms and SciPy."""
 
+import keras
 import numpy as np
 import pytest
 import scipy.optimize
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows import FlowModel, bijectors, conditioners, flows
+from tfp_flows import FlowModel, bijectors, conditioners, flows, objectives
 
 tfb = tfp.bijectors
 F64 = tf.float64
@@ -210,3 +211,35 @@ def test_bad_input(build, message):
     with pytest.raises(ValueError, match=message) as error:
         build()
     assert "\n" not in str(error.value)
+
+
+class NoInverse(bijectors.FlowBijector):
+    """x + tanh(x) / 2 and no word on how back."""
+
+    def __init__(self, **kwargs):
+        super().__init__(event_shape=[2], **kwargs)
+
+    def _forward_and_log_det(self, x, context):
+        y = tf.tanh(x)
+        return x + 0.5 * y, tf.reduce_sum(tf.math.log(1.5 - 0.5 * y**2), axis=-1)
+
+    def _inverse_and_log_det(self, y, context):
+        raise NotImplementedError("NoInverse has no inverse: sample from it.")
+
+
+def test_a_direction_that_is_refused(tmp_path):
+    """The model says so, samples, trains by what it has, and exports that alone."""
+    base = tfp.distributions.MultivariateNormalDiag(tf.Variable([0.0, 0.0]), [1.0, 1.0])
+    flow = tfp.distributions.TransformedDistribution(base, NoInverse())
+    target = objectives.ReverseKL(tfp.distributions.MultivariateNormalDiag([1.0, 2.0]))
+    model = FlowModel(flow, objective=target)
+    model.compile(optimizer=keras.optimizers.SGD(0.1))
+    first, last = model.fit(steps_per_epoch=20, epochs=2, verbose=0).history["loss"]
+    assert last < first
+    with pytest.raises(NotImplementedError, match="NoInverse has no inverse"):
+        model.log_prob(tf.zeros([1, 2]))
+    model.export(tmp_path / "served")
+    loaded = tf.saved_model.load(tmp_path / "served")
+    assert sorted(loaded.signatures) == ["forward", "sample", "sample_and_log_prob"]
+    samples = loaded.sample(tf.constant(3), tf.constant([0, 1]))["samples"]
+    np.testing.assert_allclose(samples, model.sample(3, seed=[0, 1]), rtol=1e-6)

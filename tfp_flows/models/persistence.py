@@ -236,6 +236,8 @@ class Persistence:
             sample(n, seed, temperature)     -> samples [n, *event_shape]
             sample_and_log_prob(n, seed)     -> samples, and log_prob [n]
 
+        Those of a direction that a bijector refuses by a `NotImplementedError` are left out.
+
         A conditional model's take a `context` as well, `[batch or 1, context_size]`. `n` is an
         int32 scalar, `seed` a pair of int32, `temperature` defaults to 1 where the loader knows
         defaults (Python's does for `loaded.sample(n, seed)`, not for its signature). The same
