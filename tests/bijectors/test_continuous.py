@@ -74,6 +74,8 @@ def test_of_a_network_it_is_what_scipy_finds():
             velocity, (0, 1), x[row], args=(row,), rtol=1e-10, atol=1e-10
         )
         np.testing.assert_allclose(y[row], found.y[:, -1], rtol=1e-7)
+    # Back through the times in their order: the network is another at each.
+    np.testing.assert_allclose(flow.inverse(y + 0.0, context=c), x, rtol=1e-6)
 
 
 def test_gradients_are_those_of_the_steps():

@@ -156,10 +156,11 @@ def test_sylvester_far_out_and_steep(kwargs):
 
 def test_orthonormal_columns_move_without_jumps():
     """A sign of LAPACK's jumps where an entry of the matrix changes its own."""
+    r = [0.9, 0.5, 0.7]
     starts = [[[e, 1.0], [1.0, 0.5], [0.3, -1.0]] for e in (1e-9, -1e-9)]
     x = tf.constant([[0.3, -0.2, 0.8]], F64)
     values = [
-        bijectors.Sylvester(3, num_directions=2, q=q, r=[0.9, 0.5, 0.7], seed=0, dtype=F64)
+        bijectors.Sylvester(3, q=q, r=r, b=[0.5, -0.3], num_directions=2, seed=0, dtype=F64)
         .forward(x)
         .numpy()
         for q in starts
