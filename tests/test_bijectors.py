@@ -3,12 +3,13 @@
 import pytest
 from cases import CASES as MOST
 from cases_autoregressive import CASES as AUTOREGRESSIVE
+from cases_one_way import CASES as ONE_WAY
 from cases_stepwise import CASES as STEPWISE
 
 from tfp_flows import bijectors
 from tfp_flows.testing import assert_bijector
 
-CASES = {**MOST, **AUTOREGRESSIVE, **STEPWISE}
+CASES = {**MOST, **AUTOREGRESSIVE, **STEPWISE, **ONE_WAY}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -13,6 +13,7 @@ from tfp_flows import (  # noqa: E402  (the check comes first, so that it can ex
     flows,
     masks,
     metrics,
+    objectives,
     preprocessing,
     testing,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "load",
     "masks",
     "metrics",
+    "objectives",
     "preprocessing",
     "testing",
 ]

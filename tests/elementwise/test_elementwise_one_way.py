@@ -8,8 +8,8 @@ import scipy.interpolate
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows._solve import increasing_root
 from tfp_flows.elementwise import Bernstein, LogisticMixtureCDF, MonotoneNetwork, OneWayMap
-from tfp_flows.elementwise._solve import increasing_root
 
 MAPS = {
     "bernstein": Bernstein(degree=6, closed="forward"),

@@ -4,6 +4,7 @@ from tfp_flows.bijectors.actnorm import ActNorm
 from tfp_flows.bijectors.base import FlowBijector, Weight
 from tfp_flows.bijectors.batch_norm import BatchNorm
 from tfp_flows.bijectors.chain import Chain
+from tfp_flows.bijectors.continuous import Continuous
 from tfp_flows.bijectors.conv1x1 import InvertibleConv1x1
 from tfp_flows.bijectors.coupling import AdditiveCoupling, AffineCoupling, Coupling
 from tfp_flows.bijectors.factor_out import FactorOut
@@ -16,10 +17,14 @@ from tfp_flows.bijectors.modes import (
     training_mode,
 )
 from tfp_flows.bijectors.network import Network
+from tfp_flows.bijectors.planar import Planar
+from tfp_flows.bijectors.radial import Radial
 from tfp_flows.bijectors.repeat import Repeat
 from tfp_flows.bijectors.rescale import Rescale
+from tfp_flows.bijectors.residual import Residual
 from tfp_flows.bijectors.road import context_kwargs
 from tfp_flows.bijectors.squeeze import Squeeze
+from tfp_flows.bijectors.sylvester import Sylvester
 
 __all__ = [
     "ActNorm",
@@ -27,6 +32,7 @@ __all__ = [
     "AffineCoupling",
     "BatchNorm",
     "Chain",
+    "Continuous",
     "Coupling",
     "FactorOut",
     "FlowBijector",
@@ -35,9 +41,13 @@ __all__ = [
     "MaskedAutoregressive",
     "MaskedConvolution",
     "Network",
+    "Planar",
+    "Radial",
     "Repeat",
     "Rescale",
+    "Residual",
     "Squeeze",
+    "Sylvester",
     "Weight",
     "context_kwargs",
     "data_dependent_initialization",

@@ -208,6 +208,16 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
         return ()
 
     @property
+    def solved_direction(self):
+        """What has no formula and is solved for: "forward", "inverse", "both" or `None`."""
+        return None
+
+    @property
+    def estimates_log_det(self):
+        """Whether the log-det is a random estimate, and so `log_prob` too."""
+        return False
+
+    @property
     def branches(self):
         """Parts of it that act on some of the channels by themselves: pairs of slice, bijector."""
         return ()

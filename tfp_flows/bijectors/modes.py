@@ -108,3 +108,22 @@ def reading(values):
 def substitutes():
     """The values that variables have inside `reading`, by their identity."""
     return getattr(_state, "substitutes", {})
+
+
+@contextlib.contextmanager
+def values_alone():
+    """Tells bijectors inside the block that nobody asks for their log-dets, which may be 0.
+
+    For those whose log-det costs more than their value.
+    """
+    before = log_dets_matter()
+    _state.values_alone = True
+    try:
+        yield
+    finally:
+        _state.values_alone = not before
+
+
+def log_dets_matter():
+    """Whether log-dets are asked for."""
+    return not getattr(_state, "values_alone", False)

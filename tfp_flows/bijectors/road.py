@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors import inside, stock
 from tfp_flows.bijectors.base import FlowBijector
+from tfp_flows.bijectors.modes import values_alone
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -199,11 +200,13 @@ class Road:
 
     def inverse(self, x, context=None):
         """The point of the base that `x` comes from."""
-        return walk(self.steps, x, context, self.event_ndims)[0]
+        with values_alone():
+            return walk(self.steps, x, context, self.event_ndims)[0]
 
     def forward(self, z, context=None):
         """The data that a point of the base gives."""
-        return walk(self.back, z, context, self.base_ndims)[0]
+        with values_alone():
+            return walk(self.back, z, context, self.base_ndims)[0]
 
     def sample(self, shape, seed, context=None, temperature=None):
         """Samples of the given sample shape.

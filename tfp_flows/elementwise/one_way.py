@@ -2,7 +2,7 @@
 
 import abc
 
-from tfp_flows.elementwise._solve import increasing_root
+from tfp_flows._solve import increasing_root
 from tfp_flows.elementwise.base import ElementwiseMap
 
 _DIRECTIONS = ("forward", "inverse")

@@ -24,9 +24,20 @@ class ServedFlow(tf.Module):
             self.flow_variables += [v.value for v in model._embedding.layer.variables]
         self.signatures_of = {}
         for name, function in _Signatures(model).functions():
+            if not _has_directions(function):
+                continue
             setattr(self, name, function)
             self.signatures_of[name] = function
         self.signatures_of = self._no_dependency(self.signatures_of)
+
+
+def _has_directions(function):
+    """Whether the flow has the directions that a signature takes; tracing it tells."""
+    try:
+        function.get_concrete_function()
+    except NotImplementedError:  # As a bijector says that has one alone.
+        return False
+    return True
 
 
 class _Signatures:

@@ -1,5 +1,6 @@
 """Recipes: each composes bijectors and conditioners into a `tfd.TransformedDistribution`."""
 
+from tfp_flows.flows.continuous import continuous
 from tfp_flows.flows.glow import glow
 from tfp_flows.flows.iaf import iaf
 from tfp_flows.flows.jet import jet
@@ -8,11 +9,15 @@ from tfp_flows.flows.made import made
 from tfp_flows.flows.maf import maf
 from tfp_flows.flows.nice import nice
 from tfp_flows.flows.pixel_cnn import pixel_cnn
+from tfp_flows.flows.planar import planar
 from tfp_flows.flows.real_nvp import real_nvp
+from tfp_flows.flows.residual import residual
+from tfp_flows.flows.sylvester import sylvester
 from tfp_flows.flows.tarflow import tarflow
 from tfp_flows.flows.wavenet import wavenet
 
 __all__ = [
+    "continuous",
     "glow",
     "iaf",
     "jet",
@@ -21,7 +26,10 @@ __all__ = [
     "maf",
     "nice",
     "pixel_cnn",
+    "planar",
     "real_nvp",
+    "residual",
+    "sylvester",
     "tarflow",
     "wavenet",
 ]

@@ -62,6 +62,25 @@ def explain_nonfinite(road, x, context=None):
     return found, _DIVERGED
 
 
+def explain_objective(road, objective):
+    """What is known of an objective whose loss is not finite.
+
+    Args:
+      road: that of the distribution.
+      objective: an `Objective`.
+
+    Returns:
+      As `explain_nonfinite`.
+    """
+    found = spoilt_variable(road, road.distribution.variables)
+    if found:
+        return found, SPOILT
+    return f"some rows of {type(objective).__name__} are not finite", (
+        f"{_KEPT} Look at the range of the data or of the target's log-density, lower the learning "
+        "rate, or clip the gradients (`clipnorm`)."
+    )
+
+
 def explain_gradients(road, variables):
     """Names the part that the gradient, on its way from the latent to the data, came to harm in.
 

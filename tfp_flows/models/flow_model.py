@@ -37,6 +37,7 @@ from tfp_flows.models.variables import (
     raw_variables_of,
     repeats_of,
 )
+from tfp_flows.objectives import MaximumLikelihood, Objective
 
 tfd = tfp.distributions
 
@@ -61,6 +62,9 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         it. Contexts are then given raw everywhere, with one batch axis.
       dequantization: `preprocessing.UniformDequantization` to train on integer data (images):
         fresh noise every step, the same for the same seed. Default: the data are continuous.
+      objective: what it is trained for (see `tfp_flows.objectives`). Default: the likelihood of
+        the data. With another one `evaluate` reports its mean as "loss", and the mean negative
+        log-likelihood as "nats", where there are data and the log-density is exact.
       bits_per_dim: whether to report bits/dim beside nats. Default: for image events `[H, W,
         C]`. It counts for data in their original units, 0 to 255: put a scaling to [0, 1]
         into the distribution, as a bijector, not before it.
@@ -97,6 +101,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         *,
         context_network=None,
         dequantization=None,
+        objective=None,
         bits_per_dim=None,
         name=None,
     ):
@@ -149,12 +154,27 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         )
         if raw:
             self.context_network = context_network  # Keras sees its variables.
-        if bits_per_dim is None:
-            bits_per_dim = distribution.event_shape.rank == 3
+        if objective is not None and not isinstance(objective, Objective):
+            raise TypeError(
+                f"{title}: objective must be an Objective of tfp_flows.objectives, got "
+                f"{type(objective).__name__}. Leave it out for maximum likelihood."
+            )
+        if isinstance(objective, MaximumLikelihood):
+            objective = None
+        if objective is not None:
+            objective.check(distribution, title)
+            self._check_data_free(objective, dequantization)
+        object.__setattr__(self, "_objective", objective)
         # In float64: a float32 mean of many batches drifts.
         self._loss_nats = keras.metrics.Mean(name="loss", dtype="float64")
+        self._nats = None
+        estimated = any(getattr(s.bijector, "estimates_log_det", False) for s in self._road.steps)
+        if objective is not None and objective.needs_data and not estimated:
+            self._nats = keras.metrics.Mean(name="nats", dtype="float64")
         self._bits_per_dim = None
-        if bits_per_dim:
+        if bits_per_dim is None:
+            bits_per_dim = distribution.event_shape.rank == 3
+        if bits_per_dim and (objective is None or self._nats is not None):
             self._bits_per_dim = keras.metrics.Mean(name="bits_per_dim", dtype="float64")
         self._functions = {}
         self._xla = False
@@ -172,6 +192,11 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
     def dequantization(self):
         """The dequantization of integer data, or `None`."""
         return self._example.dequantization
+
+    @property
+    def objective(self):
+        """What the distribution is trained for."""
+        return MaximumLikelihood() if self._objective is None else self._objective
 
     @property
     def event_shape(self):
@@ -283,8 +308,9 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         for extra in ("loss", "loss_weights", "metrics", "weighted_metrics"):
             if kwargs.pop(extra, None) is not None:
                 raise ValueError(
-                    f"FlowModel.compile: no `{extra}`: the loss is the negative log-likelihood. "
-                    "Add terms through a conditioner's `add_loss` or regularizers."
+                    f"FlowModel.compile: no `{extra}`: the loss is the negative log-likelihood, "
+                    "or that of FlowModel(..., objective=...). Add terms through a conditioner's "
+                    "`add_loss` or regularizers."
                 )
         for method in ("call", "compute_loss"):
             if getattr(type(self), method) is not getattr(FlowModel, method):
@@ -293,6 +319,11 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                     "not call: the loss is that of the distribution. Add terms through a "
                     "conditioner's `add_loss` or regularizers, or train in a loop of your own."
                 )
+        if jit_compile is True and not self.objective.allows_xla:
+            raise ValueError(
+                f"FlowModel '{self.name}'.compile: XLA cannot compile this "
+                f"{type(self.objective).__name__}. Leave jit_compile out."
+            )
         if not self.distribution.variables:  # Frozen ones can be evaluated.
             self._check_trainable()
         replicas.check_same(self._made_under, self.distribute_strategy, "FlowModel.compile")
@@ -312,8 +343,8 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
 
     @property
     def metrics(self):
-        """The means of the loss in nats and of bits/dim."""
-        return [m for m in (self._loss_nats, self._bits_per_dim) if m is not None]
+        """The means of the loss, and of nats and bits/dim where they are reported."""
+        return [m for m in (self._loss_nats, self._nats, self._bits_per_dim) if m is not None]
 
     # --- Training. ---
 
@@ -351,6 +382,8 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         """
         self._check_trainable()
         replicas.check_same(self._made_under, self.distribute_strategy, "FlowModel.fit")
+        if not self.objective.needs_data:
+            x = self._no_data("fit", x, y, batch_size, kwargs, "steps_per_epoch")
         if kwargs.get("class_weight") is not None:
             raise ValueError(
                 "FlowModel.fit: no class_weight: a density has no classes. Weigh the rows by "
@@ -429,9 +462,14 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
     def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
         """`keras.Model.evaluate`: mean negative log-likelihood in nats, and bits/dim.
 
+        Of a model with another objective its mean, as "loss", and "nats". An objective that needs
+        no data takes `steps` instead.
+
         The mean of weighted rows is their weighted sum over their number, as Keras has it.
         """
         self._check_initialized("evaluate")
+        if not self.objective.needs_data and not kwargs.get("_use_cached_eval_dataset"):
+            x = self._no_data("evaluate", x, y, batch_size, kwargs, "steps")
         if not kwargs.get("_use_cached_eval_dataset"):  # Not fit's own validation.
             x, y, kwargs["sample_weight"] = self._arrays(x, y, kwargs.get("sample_weight"))
         if replicas.worker_index(self.distribute_strategy):
@@ -486,6 +524,40 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
             f"FlowModel '{self.name}': the distribution '{self.distribution.name}' has nothing to "
             f"train: {reason}"
         )
+
+    def _check_data_free(self, objective, dequantization):
+        """Refuses what comes from data where there are none."""
+        title = f"FlowModel '{self.name}'"
+        if objective.needs_data:
+            return
+        if dequantization is not None:
+            raise ValueError(
+                f"{title}: {type(objective).__name__} needs no data, and there is nothing to "
+                "dequantize. Leave `dequantization` out."
+            )
+        if self._actnorms:
+            part = self._actnorms[0]
+            raise ValueError(
+                f"{title}: {type(part).__name__} '{part.name}' is initialised from data, of which "
+                f"{type(objective).__name__} has none. Leave it out of the distribution."
+            )
+
+    def _no_data(self, method, x, y, batch_size, kwargs, steps):
+        """Empty rows as data, as many a step as an objective without data draws."""
+        title, kind = f"FlowModel '{self.name}'.{method}", type(self.objective).__name__
+        given = {"x": x, "y": y, "batch_size": batch_size}
+        for name in ("sample_weight", "validation_data", "validation_split"):
+            given[name] = kwargs.get(name)
+        wrong = [name for name, value in given.items() if value is not None]
+        if wrong or kwargs.get(steps) is None:
+            got = f"got {wrong[0]}" if wrong else f"got no {steps}"
+            raise ValueError(
+                f"{title}: {kind} needs no data, but the number of steps, {steps}=...; {got}. How "
+                "many rows a step has is the objective's num_samples."
+            )
+        shape = [self.objective.num_samples, *self.event_shape]
+        rows = tf.data.Dataset.from_tensors(tf.zeros(shape, self.distribution.dtype))
+        return rows.repeat()
 
     def _build_embedding(self, x, y):
         """Makes the context network's variables before a step is traced, without drawing data."""

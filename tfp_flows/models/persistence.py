@@ -11,6 +11,7 @@ from tfp_flows import _private
 from tfp_flows._files import written_whole
 from tfp_flows.export import export
 from tfp_flows.models.variables import layout_of, paths_of, repeats_of, unrolled_layout_of
+from tfp_flows.objectives import Objective
 from tfp_flows.saving import describe, rebuild, weights
 from tfp_flows.saving.file import weights_member
 from tfp_flows.saving.layers import check_optimizer_config
@@ -182,11 +183,24 @@ class Persistence:
         if self._embedding is not None:
             parts["context_network"] = self._embedding.layer
             parts["raw_contexts"] = _plain(self._embedding.specs)
+        if self._objective is not None:
+            parts["objective"] = self._describable_objective()
         return {
             "name": self.name,
             "bits_per_dim": self.reports_bits_per_dim,
             "flow": describe(**parts),
         }
+
+    def _describable_objective(self):
+        """The objective, or what a file can keep of it."""
+        try:
+            describe(objective=self._objective)
+        except ValueError as error:
+            kept = self._objective.without_target(str(error).partition(": ")[2].partition(". ")[0])
+            if kept is None:
+                raise
+            return kept
+        return self._objective
 
     def _own_name(self):
         return {"name": self.name} if "name" in self._own_arguments else {}
@@ -203,6 +217,10 @@ class Persistence:
             return cls(**parts["arguments"])
         if not isinstance(parts.get("distribution"), tfd.Distribution):
             raise ValueError("FlowModel: the file is damaged: it describes no distribution.")
+        if parts.get("objective") is not None:
+            if not isinstance(parts["objective"], Objective):
+                raise ValueError("FlowModel: the file is damaged: its objective is none.")
+            config["objective"] = parts["objective"]
         network = parts.get("context_network")
         if network is not None:
             config["context_network"] = network
@@ -246,6 +264,8 @@ class Persistence:
             inverse(x)                       -> z
             sample(n, seed, temperature)     -> samples [n, *event_shape]
             sample_and_log_prob(n, seed)     -> samples, and log_prob [n]
+
+        Those of a direction that a bijector refuses by a `NotImplementedError` are left out.
 
         A conditional model's take a `context` as well, `[batch or 1, context_size]`. `n` is an
         int32 scalar, `seed` a pair of int32, `temperature` defaults to 1 where the loader knows

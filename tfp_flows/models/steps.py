@@ -9,11 +9,13 @@ import tensorflow as tf
 
 from tfp_flows import _private
 from tfp_flows.bijectors import BatchNorm
+from tfp_flows.bijectors.modes import training_mode
 from tfp_flows.models import replicas
 from tfp_flows.models.diagnosis import (
     SPOILT,
     explain_gradients,
     explain_nonfinite,
+    explain_objective,
     spoilt_variable,
 )
 from tfp_flows.models.inputs import checks_of_batch, unpack
@@ -59,18 +61,22 @@ class Steps:
             return super().make_predict_function(force)
 
     def train_step(self, data):
-        """One step of `fit`: the gradient of the mean negative log-likelihood."""
+        """One step of `fit`: the gradient of the mean loss, of the likelihood or the objective."""
         x, context, weight = unpack(data, self._example)
         x = self._checked(x, nan=False)  # NaN makes the loss NaN, which is checked.
         counts = replicas.of_each_replica(tf.shape(x)[0])
         rows = tf.cast(tf.reduce_sum(counts), self._example.dtype)
-        x = self._prepare(x, "train", _private.steps_of(self.optimizer), counts)
+        step = _private.steps_of(self.optimizer)
+        seed = self._objective_seed("train", step)
+        x = self._prepare(x, "train", step, counts)
         variables = self.trainable_variables
         busy = tf.cast(tf.math.count_nonzero(counts), rows.dtype)
 
         def total_and_gradients(x, context, weight, rows):
             with tf.GradientTape() as tape:
-                total, loss = self._total_and_loss(x, context, weight, rows, busy, training=True)
+                total, loss = self._total_and_loss(
+                    x, context, weight, rows, busy, seed, training=True
+                )
                 scaled = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, variables)
             # Dense; `None` for a variable that the loss does not depend on.
@@ -92,12 +98,22 @@ class Steps:
         x, context, weight = unpack(data, self._example)
         x = self._checked(x)
         counts = replicas.of_each_replica(tf.shape(x)[0])
-        x = self._prepare(x, "evaluate", self._loss_nats.count, counts)
+        count = self._loss_nats.count
+        seed = self._objective_seed("evaluate", count)
+        x = self._prepare(x, "evaluate", count, counts)
         rows = tf.cast(tf.reduce_sum(counts), self._example.dtype)
         busy = tf.cast(tf.math.count_nonzero(counts), rows.dtype)
-        compute = self._compiled(self._total_and_loss)
-        results = self._unless_empty(x, lambda: compute(x, context, weight, rows, busy))
-        return self._update_metrics(*replicas.sum_over_replicas(results), rows)
+
+        def totals(x, context, weight, rows):
+            results = self._total_and_loss(x, context, weight, rows, busy, seed)
+            if self._nats is None:
+                return results
+            return *results, self._weighted(-self._log_prob(x, self._embedded(context)), weight)
+
+        compute = self._compiled(totals)
+        results = self._unless_empty(x, lambda: compute(x, context, weight, rows))
+        total, loss, *nats = replicas.sum_over_replicas(results)
+        return self._update_metrics(nats[0] if nats else total, loss, rows, bool(nats))
 
     def predict_step(self, data):
         """One step of `predict`: log-probabilities in nats."""
@@ -144,7 +160,15 @@ class Steps:
         noisy = self.dequantization(padded, seed=seed)[before : before + rows]
         return tf.cast(tf.ensure_shape(noisy, x.shape), self._example.dtype)
 
-    def _total_and_loss(self, x, context, weight, rows, busy, training=False):
+    def _objective_seed(self, stream, counter):
+        """The seed of the objective at a step, of this replica; `None` for the likelihood."""
+        if self._objective is None:
+            return None
+        # A stream of its own beside the noise of dequantization.
+        seed = tf.stack([len(_STREAMS) + _STREAMS[stream], tf.cast(counter, tf.int32)])
+        return tf.random.experimental.stateless_fold_in(seed, replicas.replica_id())
+
+    def _total_and_loss(self, x, context, weight, rows, busy, seed, training=False):
         """Sum over this replica's rows, and its share of the loss of all rows.
 
         Args:
@@ -152,18 +176,28 @@ class Steps:
           rows: number of rows of all replicas.
           busy: number of replicas that have some. Of regularizers and other added losses, which
             are the same in all, each of these adds its part.
+          seed: that of the objective, or `None`.
           training: whether it is for a gradient.
         """
-        total = self._total(x, context, weight, training)
+        total = self._weighted(self._row_losses(x, context, seed, training), weight)
         loss = tf.math.divide_no_nan(total, rows)
         if self.losses:
             part = tf.cast(tf.shape(x)[0] > 0, loss.dtype) / busy
             loss += tf.cast(tf.add_n(self.losses), loss.dtype) * part
         return total, loss
 
-    def _total(self, x, context, weight, training=False):
-        """Sum of the (weighted) negative log-likelihoods of a batch."""
-        nll = -self._log_prob(x, self._embedded(context, training), training)
+    def _row_losses(self, x, context, seed, training=False):
+        """The loss of each row."""
+        context = self._embedded(context, training)
+        if self._objective is None:
+            return -self._log_prob(x, context, training)
+        batch = (x, context) if self._objective.needs_data else tf.shape(x)[0]
+        with training_mode(training):
+            losses = self._objective.loss(self.distribution, batch, seed)
+        return tf.ensure_shape(losses, x.shape[:1])
+
+    def _weighted(self, nll, weight):
+        """Sum of the (weighted) losses of a batch."""
         if weight is None:
             return tf.reduce_sum(nll)
         weight = tf.cast(weight, nll.dtype)
@@ -178,16 +212,21 @@ class Steps:
         # A row of weight 0 counts for nothing, even one whose density is zero.
         return tf.reduce_sum(tf.math.multiply_no_nan(nll, weight))
 
-    def _update_metrics(self, total, loss, rows):
+    def _update_metrics(self, total, loss, rows, nats_too=False):
         # Every replica counts the global batch: the ratio of the sums is right, and so is the
         # result that a replica reads by itself.
-        nats = tf.math.divide_no_nan(total, rows)
         self._loss_nats.update_state(loss, sample_weight=rows)
-        if self._bits_per_dim is not None:
+        updated = [self._loss_nats]
+        nats = tf.math.divide_no_nan(total, rows)
+        if nats_too:
+            self._nats.update_state(nats, sample_weight=rows)
+            updated.append(self._nats)
+        if self._bits_per_dim is not None and (nats_too or self._objective is None):
             self._bits_per_dim.update_state(
                 bits_per_dim(-nats, self.event_shape), sample_weight=rows
             )
-        logs = {m.name: m.result() for m in self.metrics}
+            updated.append(self._bits_per_dim)
+        logs = {m.name: m.result() for m in updated}
         if replicas.num_workers(self.distribute_strategy) > 1:
             # Keras 3.15 averages over workers along axis 0, which a scalar does not have.
             logs = {name: value[tf.newaxis] for name, value in logs.items()}
@@ -294,6 +333,8 @@ class Steps:
                     return None
                 of = [there[n].value for n in np.flatnonzero(~np.isfinite(squares.numpy()))]
                 what, (found, remedy) = "gradient", explain_gradients(self._road, of)
+            elif number in bad and self._objective is not None:
+                what, (found, remedy) = "loss", explain_objective(self._road, self._objective)
             elif number in bad:
                 what = "loss"
                 found, remedy = explain_nonfinite(self._road, x, self._embedded(packed(flat)))

@@ -38,6 +38,11 @@ def _rows(steps, indent, times=1):
         own -= inner_times * sum(_count(inner.bijector) for inside in insides for inner in inside)
         # Data that pass a bijector by its forward direction, as a squeeze's, see its inverse here.
         kind = kind if step.inverse else f"Invert({kind})"
+        solved = getattr(step.bijector, "solved_direction", None)
+        if solved is not None:
+            kind += (
+                ", log_prob solves" if (solved == "inverse") == step.inverse else ", sample solves"
+            )
         yield indent + step.bijector.name, kind, times * own
         for inside in insides:
             yield from _rows(inside, indent + "  ", times * inner_times)

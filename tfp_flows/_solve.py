@@ -121,7 +121,7 @@ def _search(function, y, parameters, lower, upper, name, max_iterations):
             "that did not, of how many, and where the first ones are:",
             count,
             tf.size(missed),
-            tf.where(missed)[:3],
+            tf.where(missed if missed.shape.rank != 0 else missed[tf.newaxis])[:3],
         ],
     )
     with tf.control_dependencies([] if check is None else [check]):

@@ -1,0 +1,77 @@
+"""The base class of objectives."""
+
+import abc
+
+
+class Objective(abc.ABC):
+    """What a distribution is trained for: a loss for each row of a batch.
+
+    `FlowModel(distribution, objective=...)` takes the mean over the rows of all replicas, and its
+    gradient. A subclass gives `loss`, and where they differ from the defaults the rest. For files
+    it returns its constructor's arguments from `get_config`, and registers itself by
+    `keras.saving.register_keras_serializable`.
+
+    >>> import tensorflow as tf
+    >>> class Forward(Objective):  # the latents' size, for no good reason
+    ...     def loss(self, distribution, batch, seed):
+    ...         x, context = batch
+    ...         return tf.reduce_sum(distribution.bijector.inverse(x) ** 2, axis=-1)
+    >>> Forward().needs_data
+    True
+    """
+
+    @property
+    def needs_data(self):
+        """Whether it is of data; else `fit` takes none, but `steps_per_epoch`."""
+        return True
+
+    @property
+    def num_samples(self):
+        """Of one that needs no data: how many rows a step has, on all replicas together."""
+        return None
+
+    @property
+    def allows_xla(self):
+        """Whether XLA can compile it."""
+        return True
+
+    def check(self, distribution, title):
+        """Raises a `ValueError` if a distribution cannot have this objective.
+
+        Args:
+          distribution: `tfd.Distribution`.
+          title: who asks, for messages.
+        """
+        del distribution, title
+
+    @abc.abstractmethod
+    def loss(self, distribution, batch, seed):
+        """The loss of each row.
+
+        Args:
+          distribution: the `tfd.Distribution` that is trained.
+          batch: pair of data `[n, *event_shape]` and their context, or `None`; of an objective
+            that needs no data the int32 scalar n.
+          seed: pair of int32, another one at each step and on each replica.
+
+        Returns:
+          Tensor `[n]`.
+        """
+
+    def without_target(self, reason):
+        """The objective as a file keeps it that cannot describe it, or `None` to refuse.
+
+        Args:
+          reason: `str`, why not.
+        """
+        del reason
+        return None
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        """The objective of `get_config`."""
+        return cls(**config)
