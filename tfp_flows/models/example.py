@@ -21,6 +21,7 @@ class Example:
       raw: whether contexts are given raw, and a network makes of them what the shapes say.
       continuous: whether the distribution is a density of continuous values; `flows.made`, say,
         may be of 0 and 1.
+      missing: whether NaN means a missing entry, which the distribution leaves out.
     """
 
     title: str
@@ -30,6 +31,7 @@ class Example:
     dequantization: object
     continuous: bool
     raw: bool = False
+    missing: bool = False
 
     @classmethod
     def of(cls, distribution, context_shapes, dequantization, title, *, raw=False):
@@ -42,6 +44,7 @@ class Example:
             dequantization,
             distribution.reparameterization_type == tfp.distributions.FULLY_REPARAMETERIZED,
             raw,
+            getattr(distribution, "nan_is_missing", False),
         )
 
     @property

@@ -1,0 +1,17 @@
+"""Tables: a frame in, a frame out."""
+
+from tfp_flows.tables.column import angle, bounded, categorical, count, ordinal, positive, real
+from tfp_flows.tables.distribution import TableDistribution
+from tfp_flows.tables.schema import Schema
+
+__all__ = [
+    "Schema",
+    "TableDistribution",
+    "angle",
+    "bounded",
+    "categorical",
+    "count",
+    "ordinal",
+    "positive",
+    "real",
+]
