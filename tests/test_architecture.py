@@ -36,6 +36,7 @@ ARROWS = {
     "saving": {"elementwise", "version"},
     "export": {"preprocessing", "version"},
     "models": {"bijectors", "preprocessing", "saving", "export"},
+    "tables": {"conditioners", "elementwise", "bijectors", "models", "saving"},
     "testing": {"bijectors", "models"},
 }
 

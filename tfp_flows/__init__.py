@@ -14,6 +14,7 @@ from tfp_flows import (  # noqa: E402  (the check comes first, so that it can ex
     masks,
     metrics,
     preprocessing,
+    tables,
     testing,
 )
 from tfp_flows.distributions import condition  # noqa: E402
@@ -35,5 +36,6 @@ __all__ = [
     "masks",
     "metrics",
     "preprocessing",
+    "tables",
     "testing",
 ]

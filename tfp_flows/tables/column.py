@@ -143,15 +143,25 @@ class Column:
                 outside |= (found == self.low) | (found == self.high)
             ends = "ends included" if self.step is not None else "ends excluded"
             self._refuse(
-                outside, found, name, f"values from {self.low:g} to {self.high:g}, {ends}",
+                outside,
+                found,
+                name,
+                f"values from {self.low:g} to {self.high:g}, {ends}",
                 "Widen the bounds, or give the step of its grid",
             )
         if self.step is not None and known.size:
             cells = (found - self._origin) / self.step
-            off = np.abs(cells - np.round(cells)) > _ON_GRID * np.maximum(1.0, np.abs(cells))
+            near = np.round(cells)
+            # Of float32, too, whose 61.7 is not that of float64.
+            rounding = np.clip(_ON_GRID * np.abs(cells), _ON_GRID, 0.05)
             self._refuse(
-                off, found, name, f"multiples of {self.step:g}", "Round them, or leave `step` out"
+                np.abs(cells - near) > rounding,
+                found,
+                name,
+                f"multiples of {self.step:g}",
+                "Round them, or leave `step` out",
             )
+            found = near * self.step + self._origin
         return found
 
     def decode(self, codes):
@@ -298,7 +308,9 @@ class Column:
     def _heaped_value(self, t):
         count = len(self.cell_shares)
         cells = (self.first_cell + np.arange(count)) * self.step + self._origin
-        inner = self._coordinate_at(tf.constant(np.append(cells, cells[-1] + self.step)), -0.5 * self.step)
+        inner = self._coordinate_at(
+            tf.constant(np.append(cells, cells[-1] + self.step)), -0.5 * self.step
+        )
         number = tf.searchsorted(inner, tf.reshape(t, [-1]), side="right") - 1
         number = tf.reshape(number, tf.shape(t))
         inside = tf.gather(tf.constant(cells), tf.clip_by_value(number, 0, count - 1))
@@ -311,7 +323,8 @@ class Column:
         beyond = tf.where(number < 0, z_left, -z_right)
         outside = self._rounded(self._unsmooth(beyond))
         outside = tf.where(
-            number < 0, tf.minimum(outside, cells[0] - self.step),
+            number < 0,
+            tf.minimum(outside, cells[0] - self.step),
             tf.maximum(outside, cells[-1] + self.step),
         )
         outside = tf.clip_by_value(outside, *self._ends)
@@ -334,7 +347,9 @@ class Column:
             self, location=0.0, scale=1.0, first_cell=None, cell_shares=None
         )
         t = plain.coordinate(tf.constant(known))[0].numpy()
-        plain = dataclasses.replace(plain, location=float(t.mean()), scale=float(t.std() / _DEVIATION))
+        plain = dataclasses.replace(
+            plain, location=float(t.mean()), scale=float(t.std() / _DEVIATION)
+        )
         if self.step is None or self.kind == "ordinal":
             return plain
         cells = np.round((known - self._origin) / self.step).astype(np.int64)

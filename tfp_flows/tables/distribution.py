@@ -14,6 +14,8 @@ tfd = tfp.distributions
 
 # A coordinate is shown to the network within these bounds: an outlier must not drown the rest.
 _SHOWN = 10.0
+# The share of a numeric column's distribution that no other column has a say in.
+_SHARE = 1e-4
 _IMPOSSIBLE = np.float64(-math.inf)
 # Ordinal columns of as many levels are shown to the network level by level, too.
 _FEW_LEVELS = 32
@@ -33,7 +35,9 @@ class TableDistribution(tfp.distributions.Distribution):
         p(x_i | ...) = s(u_b) - s(u_a),  a and b the edges of x_i's cell   a probability
         p(x_i | ...) = softmax(logits)                                    a probability
 
-    Both are exact: nothing is dequantized. Entries that are missing (NaN) are left out of the
+    Both are exact: nothing is dequantized. A ten-thousandth of each numeric column's is the
+    logistic distribution of all training rows instead (u = t), so that an outlier costs no more
+    than it would without the other columns. Entries that are missing (NaN) are left out of the
     product, and out of what is given. Along one order, that of the columns, this is a normalized
     joint distribution, and `sample` draws from it. In training mode (`FlowModel.fit`) the order is
     random for each row and step, and one random place of it stands for all:
@@ -58,7 +62,7 @@ class TableDistribution(tfp.distributions.Distribution):
     Events are float64 `[columns]`, as `Schema.encode` gives them, in the units of the table.
 
     >>> from tfp_flows import conditioners, tables
-    >>> schema = tables.Schema({"size": tables.positive(), "kind": tables.categorical("ab")})
+    >>> schema = tables.Schema({"size": tables.positive(), "kind": tables.categorical(["a", "b"])})
     >>> inputs, outputs = TableDistribution.sizes(schema)
     >>> layer = conditioners.MLP(outputs, hidden_units=(8,), seed=0)
     >>> rows = TableDistribution(schema, layer)
@@ -225,7 +229,9 @@ class TableDistribution(tfp.distributions.Distribution):
                 seed = tf.stack([column, number])
                 return self._scores(self._draws(parameters, seed), parameters)[:, column]
 
-            mean = tf.reduce_mean(tf.map_fn(drawn, tf.range(draws), tf.float64), axis=0)
+            mean = tf.reduce_mean(
+                tf.map_fn(drawn, tf.range(draws), fn_output_signature=tf.float64), axis=0
+            )
             return tf.stack([scores, mean])
 
         found = tf.map_fn(one, tf.range(count), fn_output_signature=tf.float64)
@@ -303,7 +309,7 @@ class TableDistribution(tfp.distributions.Distribution):
         return self._maps["circular" if column.kind == "angle" else "numeric"].num_parameters
 
     def _scores(self, x, parameters):
-        """Log-density or -probability of each entry, `[rows, columns]`; of missing ones anything."""
+        """Log-density or -probability of each entry; of a missing one anything."""
         scores = [None] * len(self._columns)
         values = [
             tf.where(tf.math.is_nan(x[:, n]), np.float64(typical), x[:, n])
@@ -327,9 +333,9 @@ class TableDistribution(tfp.distributions.Distribution):
         if smooth:
             t, inner = zip(*(self._columns[n].coordinate(values[n]) for n in smooth), strict=True)
             own = [parameters[n] for n in smooth]
-            u, log_det = self._inverse("numeric", tf.stack(t, axis=-1), own)
-            each = log_det + tf.stack(inner, axis=-1)
-            each += tf.math.log_sigmoid(u) + tf.math.log_sigmoid(-u)
+            t = tf.stack(t, axis=-1)
+            u, log_det = self._inverse("numeric", t, own)
+            each = _mixed(log_det + _log_logistic(u), _log_logistic(t)) + tf.stack(inner, axis=-1)
             for n, score in zip(smooth, tf.unstack(each, axis=-1), strict=True):
                 scores[n] = score
         cells = [n for n, c in enumerate(self._columns) if c.is_numeric and c.step is not None]
@@ -344,28 +350,22 @@ class TableDistribution(tfp.distributions.Distribution):
         return tf.stack(scores, axis=-1)
 
     def _cell_scores(self, below, above, parameters):
-        """log(s(u_b) - s(u_a)), of edges that may be infinite.
-
-        With a < b: s(b) - s(a) = s(b) s(-a) (1 - e^(a - b)), a product, which loses no digits.
-        """
-        finite = [tf.where(tf.math.is_finite(e), e, tf.zeros_like(e)) for e in (below, above)]
-        u = self._inverse("numeric", tf.concat(finite, axis=0), parameters * 1, twice=True)[0]
-        a, b = tf.split(u, 2, axis=0)
+        """Log-probabilities of cells between edges, which may be infinite."""
         first, last = ~tf.math.is_finite(below), ~tf.math.is_finite(above)
-        # Not exact zeros: where edges meet in rounding, the gradient must stay finite.
-        width = tf.where(first | last, tf.ones_like(a), tf.maximum(b - a, 1e-12))
-        zero = tf.zeros_like(a)
-        return (
-            tf.where(last, zero, tf.math.log_sigmoid(b))
-            + tf.where(first, zero, tf.math.log_sigmoid(-a))
-            + tf.where(first | last, zero, tf.math.log(-tf.math.expm1(-width)))
-        )
+        zero = tf.zeros_like(below)
+        below, above = tf.where(first, zero, below), tf.where(last, zero, above)
+        flat = _parameter_major(parameters)
+        edges, flat = tf.concat([below, above], axis=0), tf.concat([flat, flat], axis=0)
+        u = tf.split(self._maps["numeric"].inverse(edges, flat)[0], 2, axis=0)
+        return _mixed(_log_cell(*u, first, last), _log_cell(below, above, first, last))
 
     def _draws(self, parameters, seed):
         """A draw of each column from what the network says of it, `[rows, columns]`."""
         shape = tf.stack([tf.shape(parameters[0])[0], len(self._columns)])
         low = np.finfo(np.float64).tiny
-        noise = tf.random.stateless_uniform(shape, seed, minval=low, dtype=tf.float64)
+        seeds = tf.random.experimental.stateless_split(seed, 2)
+        noise = tf.random.stateless_uniform(shape, seeds[0], minval=low, dtype=tf.float64)
+        alone = tf.random.stateless_uniform(shape, seeds[1], dtype=tf.float64)
         draws = [None] * len(self._columns)
         for n, column in enumerate(self._columns):
             if column.kind == "categorical":
@@ -383,8 +383,10 @@ class TableDistribution(tfp.distributions.Distribution):
                 continue
             u = tf.gather(noise, own, axis=-1)
             u = tf.math.log(u) - tf.math.log1p(-u) if kind else (2.0 * u - 1.0) * math.pi
-            flat = _parameter_major([parameters[n] for n in own])
-            t = tf.unstack(self._maps[name].forward(u, flat)[0], axis=-1)
+            t = self._maps[name].forward(u, _parameter_major([parameters[n] for n in own]))[0]
+            if kind:
+                t = tf.where(tf.gather(alone, own, axis=-1) < _SHARE, u, t)
+            t = tf.unstack(t, axis=-1)
             for n, one in zip(own, t, strict=True):
                 column = self._columns[n]
                 if kind:
@@ -393,21 +395,42 @@ class TableDistribution(tfp.distributions.Distribution):
                     draws[n] = tf.math.floormod(one / (2.0 * math.pi), 1.0) * column.period
         return tf.stack(draws, axis=-1)
 
-    def _inverse(self, name, values, parameters, twice=False):
-        flat = _parameter_major(parameters)
-        if twice:
-            flat = tf.concat([flat, flat], axis=0)
-        return self._maps[name].inverse(values, flat)
+    def _inverse(self, name, values, parameters):
+        return self._maps[name].inverse(values, _parameter_major(parameters))
 
 
 def _numeric_map():
-    return elementwise.get(
-        "affine_rational_quadratic_spline", num_bins=16, bound=8.0, cap=7.0
-    )
+    return elementwise.get("affine_rational_quadratic_spline", num_bins=16, bound=8.0, cap=7.0)
 
 
 def _circular_map():
     return elementwise.get("circular_rational_quadratic_spline", num_bins=8)
+
+
+def _log_logistic(u):
+    """Log-density of a logistic variable of scale 1."""
+    return tf.math.log_sigmoid(u) + tf.math.log_sigmoid(-u)
+
+
+def _log_cell(a, b, first, last):
+    """log(s(b) - s(a)); without a where a cell is the first one, without b where it is the last.
+
+    With a < b: s(b) - s(a) = s(b) s(-a) (1 - e^(a - b)), a product, which loses no digits.
+    """
+    zero = tf.zeros_like(a)
+    # Above zero: of edges that meet in rounding the gradient must stay finite.
+    width = tf.where(first | last, tf.ones_like(a), tf.maximum(b - a, 1e-12))
+    return (
+        tf.where(last, zero, tf.math.log_sigmoid(b))
+        + tf.where(first, zero, tf.math.log_sigmoid(-a))
+        + tf.where(first | last, zero, tf.math.log(-tf.math.expm1(-width)))
+    )
+
+
+def _mixed(given_others, alone):
+    """Log of a mixture of what a column is given the others, and a small share of it alone."""
+    low, high = float(np.log(_SHARE)), float(np.log1p(-_SHARE))
+    return tf.reduce_logsumexp(tf.stack([high + given_others, low + alone]), axis=0)
 
 
 def _parameter_major(parameters):
@@ -455,6 +478,3 @@ def _features(column, values):
             levels = len(column.levels)
     shown += [tf.cast(tf.equal(values, float(level)), values.dtype) for level in range(levels)]
     return shown
-
-
-

@@ -188,7 +188,9 @@ def _array(values):
     found = np.asarray(values, object if categories is not None else None)
     if found.dtype.kind in "fiub":
         return found
-    found = np.array([None if columns_of._is_missing(v) else v for v in found], object)
+    plain = [None if columns_of._is_missing(v) else v for v in found.tolist()]
+    found = np.empty(len(plain), object)
+    found[:] = plain
     if categories is not None and values.dtype.ordered:
         found = found.view(_Ordered)
         found.levels = list(categories)
@@ -227,7 +229,7 @@ def _guess(values, name):
         raise ValueError(f"Schema.infer: column '{name}' holds infinite values. Drop those rows.")
     if (found == found[0]).all():
         raise ValueError(f"Schema.infer: column '{name}' is constant: {found[0]:g}. Drop it.")
-    step = _step_of(found)
+    step = _step_of(found, np.finfo(values.dtype).eps if values.dtype.kind == "f" else 0.0)
     if step is not None and step >= 1.0 and values.dtype.kind in "iub":
         return columns_of.count() if found.min() >= 0 else columns_of.real(step=1.0)
     if found.min() > 0.0 and abs(_skewness(np.log(found))) < abs(_skewness(found)):
@@ -235,13 +237,13 @@ def _guess(values, name):
     return columns_of.real(step)
 
 
-def _step_of(values):
-    """The largest decimal step that all values are multiples of, or `None`."""
+def _step_of(values, rounding):
+    """The largest decimal step that all values, so rounded, are multiples of, or `None`."""
     if len(np.unique(values)) == len(values) > 20:
         return None
     for step in _STEPS:
         cells = values / step
-        whole = np.abs(cells - np.round(cells)) < 1e-6
+        whole = np.abs(cells - np.round(cells)) < 1e-6 + 2.0 * rounding * np.abs(cells)
         if np.abs(cells).max() < 1e9 and (whole & ((np.round(cells) != 0) | (values == 0))).all():
             return step
     return None
