@@ -39,6 +39,7 @@ def autoregressive_flow(
     residual,
     base,
     trainable_base,
+    support,
     context_size,
     seed,
     dtype,
@@ -90,5 +91,6 @@ def autoregressive_flow(
     return flow_of(
         make_base(base, (size,), trainable=trainable_base, dtype=dtype),
         bijectors.Chain(parts),
+        support=support,
         name=name,
     )

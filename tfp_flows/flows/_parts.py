@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows import bijectors
 from tfp_flows import elementwise as elementwise_maps
 
 tfb = tfp.bijectors
@@ -194,7 +195,82 @@ def context_to_bijector(kwargs):
     return of_distribution, of_bijector
 
 
-def flow_of(base, bijector, *, name):
-    """The distribution of a recipe. If it is conditional, its methods take `context=`."""
+def flow_of(base, bijector, *, support=None, name):
+    """The distribution of a recipe. If it is conditional, its methods take `context=`.
+
+    Args:
+      base: the base distribution.
+      bijector: from the base to all real values.
+      support: where the data lie, as the recipes take it: see `constraint_of`.
+      name: name of the distribution.
+    """
+    if support is not None:
+        constraint = constraint_of(support, bijector, name)
+        bijector = bijectors.Chain([constraint, bijector])
     split = None if bijector.context_size is None else context_to_bijector
     return tfd.TransformedDistribution(base, bijector, kwargs_split_fn=split, name=name)
+
+
+def constraint_of(support, bijector, recipe):
+    """The bijector from all real values to the support of the data.
+
+        (low, high)     y = low + (high - low) s(x)       s the sigmoid
+        (low, inf)      y = low + e^x                     "positive": low = 0
+        (-inf, high)    y = high - e^x
+
+    Args:
+      support: `"positive"`, or a pair of numbers or arrays that broadcast to the event.
+      bijector: of the recipe, whose dtype it has.
+      recipe: name of the recipe, for messages.
+    """
+    form = (
+        f"flows.{recipe}: support must be None, 'positive', or a pair (low, high) of numbers or "
+        f"arrays of the event's shape with low < high, got {support!r}."
+    )
+    if isinstance(support, str) and support == "positive":
+        support = 0.0, np.inf
+    if isinstance(support, str) or not isinstance(support, (tuple, list)) or len(support) != 2:
+        raise ValueError(form)
+    dtype = tf.as_dtype(bijector.dtype or tf.float32).as_numpy_dtype
+    try:
+        low, high = (np.asarray(bound, dtype) for bound in support)
+        np.broadcast_shapes(low.shape, high.shape)
+    except (TypeError, ValueError):
+        raise ValueError(form) from None
+    if not (low < high).all():
+        raise ValueError(form)
+    finite = np.isfinite(low).all(), np.isfinite(high).all()
+    if not all(bound.all() or not bound.any() for bound in map(np.isfinite, (low, high))):
+        raise ValueError(
+            f"flows.{recipe}: support: a bound must be finite for all entries or for none, got "
+            f"{support!r}. For others put a tfb.Blockwise around the flow."
+        )
+    if finite == (True, True):
+        return tfb.Sigmoid(low, high, name="support")
+    if finite == (True, False):
+        return tfb.Chain([tfb.Shift(low), tfb.Exp()], name="support")
+    if finite == (False, True):
+        minus = tfb.Scale(dtype(-1.0))
+        return tfb.Chain([tfb.Shift(high), minus, tfb.Exp()], name="support")
+    return tfb.Identity(name="support")
+
+
+def network_of(recipe, conditioner, input_shape, output_size, context_size, seed):
+    """A user's own network for one coupling of a recipe.
+
+    Args:
+      recipe: name of the recipe, for messages.
+      conditioner: function of the other arguments.
+      input_shape: shape of what passes through the coupling, `(n,)` or `(H, W, C)`.
+      output_size: size of the output's last axis.
+      context_size: as the recipe's.
+      seed: `int` or `None`, another for each coupling.
+    """
+    layer = conditioner(tuple(input_shape), int(output_size), context_size, seed)
+    if not isinstance(layer, keras.layers.Layer):
+        raise TypeError(
+            f"flows.{recipe}: conditioner must be a function (input_shape, output_size, "
+            f"context_size, seed) that returns a new keras.layers.Layer, got "
+            f"{type(layer).__name__} from it."
+        )
+    return layer

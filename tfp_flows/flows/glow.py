@@ -12,6 +12,7 @@ from tfp_flows.flows._parts import (
     flow_of,
     layer_policy,
     make_base,
+    network_of,
     positive,
 )
 
@@ -33,6 +34,8 @@ def glow(
     activation="relu",
     base="normal",
     trainable_base=False,
+    support=None,
+    conditioner=None,
     context_size=None,
     seed=None,
     dtype=tf.float32,
@@ -58,6 +61,12 @@ def glow(
       activation: Keras activation of the networks.
       base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
+      support: where the data lie: `None` (default) for all reals, `"positive"`, or `(low, high)`,
+        numbers or arrays of the event's shape, of which one may be infinite. A constraint bijector
+        next to the data: a sigmoid of a box, an exponential of half a line.
+      conditioner: function `(input_shape, output_size, context_size, seed)` that returns the Keras
+        layer of a coupling, from `[batch, *input_shape]` to a last axis of `output_size`; a
+        context, if there is one, is its second argument. Default: a `ConvNet`.
       context_size: size of a conditioning vector that every coupling sees, or `None`.
       seed: `int`; the same seed gives the same initial weights.
       dtype: float32 (default) or float64.
@@ -109,20 +118,26 @@ def glow(
 
     def step(shape, label):
         mask = masks.channel(shape)
-        conditioner = conditioners.ConvNet(
-            int((~mask[0, 0]).sum()) * coupling.num_parameters,
-            filters=hidden_filters,
-            activation=activation,
-            context_size=context_size,
-            seed=next_seed(),
-            dtype=policy,
-        )
+        changed, own_seed = int((~mask[0, 0]).sum()), next_seed()
+        outputs = changed * coupling.num_parameters
+        if conditioner is not None:
+            inputs = (*shape[:-1], shape[-1] - changed)
+            network = network_of("glow", conditioner, inputs, outputs, context_size, own_seed)
+        else:
+            network = conditioners.ConvNet(
+                outputs,
+                filters=hidden_filters,
+                activation=activation,
+                context_size=context_size,
+                seed=own_seed,
+                dtype=policy,
+            )
         return [
             bijectors.ActNorm(shape[-1], dtype=dtype, name=f"actnorm_{label}"),
             bijectors.InvertibleConv1x1(
                 shape[-1], seed=next_seed(), dtype=dtype, name=f"conv1x1_{label}"
             ),
-            bijectors.Coupling(conditioner, mask, coupling, dtype=dtype, name=f"coupling_{label}"),
+            bijectors.Coupling(network, mask, coupling, dtype=dtype, name=f"coupling_{label}"),
         ]
 
     def level(shape, number):
@@ -147,5 +162,6 @@ def glow(
     return flow_of(
         make_base(base, shape, trainable=trainable_base, dtype=dtype),
         bijectors.Chain(level(shape, 1)),
+        support=support,
         name=name,
     )

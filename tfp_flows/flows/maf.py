@@ -19,6 +19,7 @@ def maf(
     residual=False,
     base="normal",
     trainable_base=False,
+    support=None,
     context_size=None,
     seed=None,
     dtype=tf.float32,
@@ -48,6 +49,9 @@ def maf(
       residual: whether each entry of `hidden_units` is a residual block of two layers.
       base: `"normal"`, `"logistic"` or a `tfd.Distribution` with event shape `[D]`.
       trainable_base: whether the base's location and scale are trained.
+      support: where the data lie: `None` (default) for all reals, `"positive"`, or `(low, high)`,
+        numbers or arrays of the event's shape, of which one may be infinite. A constraint bijector
+        next to the data: a sigmoid of a box, an exponential of half a line.
       context_size: size of a conditioning vector that every layer of every MADE sees, or
         `None`.
       seed: `int`; the same seed gives the same initial weights, orders and degrees.
@@ -88,6 +92,7 @@ def maf(
         residual=residual,
         base=base,
         trainable_base=trainable_base,
+        support=support,
         context_size=context_size,
         seed=seed,
         dtype=dtype,

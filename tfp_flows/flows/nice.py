@@ -5,7 +5,15 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners, masks
-from tfp_flows.flows._parts import SeedStream, event_of, flow_of, layer_policy, make_base, positive
+from tfp_flows.flows._parts import (
+    SeedStream,
+    event_of,
+    flow_of,
+    layer_policy,
+    make_base,
+    network_of,
+    positive,
+)
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -19,6 +27,8 @@ def nice(
     activation="relu",
     base="logistic",
     trainable_base=False,
+    support=None,
+    conditioner=None,
     context_size=None,
     seed=None,
     dtype=tf.float32,
@@ -36,6 +46,13 @@ def nice(
       base: `"logistic"` (the paper's choice for images), `"normal"` or a `tfd.Distribution`
         with event shape `[D]`.
       trainable_base: whether the base's location and scale are trained.
+      support: where the data lie: `None` (default) for all reals, `"positive"`, or `(low, high)`,
+        numbers or arrays of the event's shape, of which one may be infinite. A constraint bijector
+        next to the data: a sigmoid of a box, an exponential of half a line.
+      conditioner: function `(input_shape, output_size, context_size, seed)` that returns the Keras
+        layer of a coupling, from `[batch, *input_shape]` to a last axis of `output_size`; a
+        context, if there is one, is its second argument. Default: an `MLP` of the
+        `hidden_units`.
       context_size: size of a conditioning vector, or `None`.
       seed: `int`; the same seed gives the same initial weights.
       dtype: float32 (default) or float64.
@@ -67,17 +84,20 @@ def nice(
     parts = [bijectors.Rescale([size], dtype=dtype)]
     for n in range(num_couplings):
         mask = masks.alternating(size, flip=bool(n % 2))
-        conditioner = conditioners.MLP(
-            int((~mask).sum()),
-            hidden_units=hidden_units,
-            activation=activation,
-            context_size=context_size,
-            seed=next_seed(),
-            dtype=layer_policy(dtype),
-        )
-        parts.append(
-            bijectors.AdditiveCoupling(conditioner, mask, dtype=dtype, name=f"coupling_{n}")
-        )
+        outputs, own_seed = int((~mask).sum()), next_seed()
+        if conditioner is not None:
+            inputs = (size - outputs,)
+            network = network_of("nice", conditioner, inputs, outputs, context_size, own_seed)
+        else:
+            network = conditioners.MLP(
+                outputs,
+                hidden_units=hidden_units,
+                activation=activation,
+                context_size=context_size,
+                seed=own_seed,
+                dtype=layer_policy(dtype),
+            )
+        parts.append(bijectors.AdditiveCoupling(network, mask, dtype=dtype, name=f"coupling_{n}"))
     # The chain's first member is next to the data; the paper rescales next to the latent.
     parts.reverse()
     if len(shape) == 3:
@@ -85,5 +105,6 @@ def nice(
     return flow_of(
         make_base(base, (size,), trainable=trainable_base, dtype=dtype),
         bijectors.Chain(parts),
+        support=support,
         name=name,
     )

@@ -15,6 +15,7 @@ from tfp_flows.flows._parts import (
     last_width,
     layer_policy,
     make_base,
+    network_of,
     positive,
 )
 
@@ -36,6 +37,8 @@ def real_nvp(
     actnorm=None,
     base="normal",
     trainable_base=False,
+    support=None,
+    conditioner=None,
     context_size=None,
     seed=None,
     dtype=tf.float32,
@@ -68,6 +71,13 @@ def real_nvp(
         the paper's batch normalization, and wants `FlowModel.initialize` or `fit`.
       base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
+      support: where the data lie: `None` (default) for all reals, `"positive"`, or `(low, high)`,
+        numbers or arrays of the event's shape, of which one may be infinite. A constraint bijector
+        next to the data: a sigmoid of a box, an exponential of half a line.
+      conditioner: function `(input_shape, output_size, context_size, seed)` that returns the Keras
+        layer of a coupling, from `[batch, *input_shape]` to a last axis of `output_size`; a
+        context, if there is one, is its second argument. Default: an `MLP`, of images a
+        `ResNet`.
       context_size: size of a conditioning vector, or `None`.
       seed: `int`; the same seed gives the same initial weights.
       dtype: float32 (default) or float64.
@@ -112,6 +122,13 @@ def real_nvp(
     )
     mask = sizes.pop("mask", None)
     positive("real_nvp", **sizes)
+    given = {"hidden_units": hidden_units, "num_blocks": num_blocks, "filters": filters}
+    ignored = [name for name, value in given.items() if value is not None]
+    if conditioner is not None and ignored:
+        raise ValueError(
+            f"flows.real_nvp: {ignored[0]} is of the recipe's own networks: with a conditioner it "
+            "would be ignored. Leave it out."
+        )
     if elementwise in WITH_RATE:
         if len(shape) == 1:
             inputs = last_width(shape[0], sizes["hidden_units"])
@@ -129,6 +146,7 @@ def real_nvp(
         elementwise,
         activation=activation,
         actnorm=len(shape) == 3 if actnorm is None else actnorm,
+        conditioner=conditioner,
         context_size=context_size,
         seed=seed,
         dtype=dtype,
@@ -169,6 +187,7 @@ def real_nvp(
     return flow_of(
         make_base(base, shape, trainable=trainable_base, dtype=dtype),
         bijectors.Chain(parts),
+        support=support,
         name=name,
     )
 
@@ -176,8 +195,9 @@ def real_nvp(
 class _Couplings:
     """Makes the couplings of one flow; all lists run from the data to the latent."""
 
-    def __init__(self, elementwise, *, activation, actnorm, context_size, seed, dtype):
+    def __init__(self, elementwise, *, activation, actnorm, conditioner, context_size, seed, dtype):
         self._elementwise = elementwise
+        self._conditioner = conditioner
         self._actnorm = actnorm
         self._dtype = dtype
         self._next_seed = SeedStream(seed, "real_nvp")
@@ -189,7 +209,10 @@ class _Couplings:
         self._count = 0
 
     def vector(self, mask, hidden_units):
-        size = int((~mask).sum()) * self._elementwise.num_parameters
+        changed = int((~mask).sum())
+        size = changed * self._elementwise.num_parameters
+        if self._conditioner is not None:
+            return self._coupling(mask, self._own_network((mask.size - changed,), size))
         return self._coupling(
             mask,
             conditioners.MLP(
@@ -197,10 +220,18 @@ class _Couplings:
             ),
         )
 
+    def _own_network(self, input_shape, size):
+        context_size, seed = self._network["context_size"], self._next_seed()
+        return network_of("real_nvp", self._conditioner, input_shape, size, context_size, seed)
+
     def image(self, mask, num_blocks, filters):
-        channels = mask.shape[-1]
+        channels = seen = mask.shape[-1]
         if (mask == mask[:1, :1]).all():  # a channel mask: only the other channels change
             channels = int((~mask[0, 0]).sum())
+            seen -= channels
+        if self._conditioner is not None:
+            size = channels * self._elementwise.num_parameters
+            return self._coupling(mask, self._own_network((*mask.shape[:-1], seen), size))
         return self._coupling(
             mask,
             conditioners.ResNet(
