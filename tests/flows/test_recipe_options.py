@@ -103,9 +103,7 @@ def test_networks_of_ones_own(tmp_path):
         return keras.Sequential([keras.layers.Dense(8, "tanh"), keras.layers.Dense(output_size)])
 
     flow = flows.real_nvp([5], num_couplings=2, conditioner=make, seed=0)
-    assert [a[:3] for a in asked] == [((2,), 6, None), ((3,), 4, None)] or [
-        a[:3] for a in asked
-    ] == [((3,), 4, None), ((2,), 6, None)]
+    assert [a[:3] for a in asked] == [((3,), 4, None), ((2,), 6, None)]
     assert asked[0][3] != asked[1][3]
     assert len(flow.trainable_variables) == 8
     model = FlowModel(flow)
@@ -122,8 +120,9 @@ def test_networks_of_ones_own(tmp_path):
     flows.real_nvp([4, 4, 2], num_scales=2, conditioner=make, seed=0)
     flows.real_nvp([2], num_couplings=1, context_size=3, conditioner=make, seed=0)
     shapes = [a[:3] for a in asked]
-    assert shapes[:4] == [((2,), 2, None), ((2, 2, 4), 8, None), ((4, 4, 2), 4, None)] + shapes[3:4]
-    assert ((2, 2, 4), 8, None) in shapes[2:] and shapes[-1] == ((1,), 2, 3)
+    assert shapes[:2] == [((2,), 2, None), ((2, 2, 4), 8, None)] and shapes[-1] == ((1,), 2, 3)
+    # Images: a checkerboard sees all channels, a channel mask those that pass.
+    assert {((4, 4, 2), 4, None), ((2, 2, 4), 8, None)} <= set(shapes[2:-1])
 
 
 def test_what_is_no_network():

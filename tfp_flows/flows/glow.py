@@ -137,7 +137,14 @@ def glow(
             bijectors.InvertibleConv1x1(
                 shape[-1], seed=next_seed(), dtype=dtype, name=f"conv1x1_{label}"
             ),
-            bijectors.Coupling(network, mask, coupling, dtype=dtype, name=f"coupling_{label}"),
+            bijectors.Coupling(
+                network,
+                mask,
+                coupling,
+                context_size=context_size,
+                dtype=dtype,
+                name=f"coupling_{label}",
+            ),
         ]
 
     def level(shape, number):

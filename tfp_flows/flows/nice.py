@@ -97,7 +97,11 @@ def nice(
                 seed=own_seed,
                 dtype=layer_policy(dtype),
             )
-        parts.append(bijectors.AdditiveCoupling(network, mask, dtype=dtype, name=f"coupling_{n}"))
+        parts.append(
+            bijectors.AdditiveCoupling(
+                network, mask, context_size=context_size, dtype=dtype, name=f"coupling_{n}"
+            )
+        )
     # The chain's first member is next to the data; the paper rescales next to the latent.
     parts.reverse()
     if len(shape) == 3:

@@ -275,7 +275,12 @@ class _Couplings:
         n, self._count = self._count, self._count + 1
         parts = [
             bijectors.Coupling(
-                conditioner, mask, self._elementwise, dtype=self._dtype, name=f"coupling_{n}"
+                conditioner,
+                mask,
+                self._elementwise,
+                context_size=self._network["context_size"],
+                dtype=self._dtype,
+                name=f"coupling_{n}",
             )
         ]
         if self._actnorm:
