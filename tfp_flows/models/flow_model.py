@@ -24,6 +24,8 @@ from tfp_flows.models.inputs import (
     raise_empty,
     unpack,
     warn_of_discrete,
+    warn_of_scale,
+    zeros_of,
 )
 from tfp_flows.models.persistence import Persistence
 from tfp_flows.models.sampling import stateless_seed
@@ -348,6 +350,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
             )
         x, y, kwargs["sample_weight"] = self._arrays(x, y, kwargs.get("sample_weight"))
         warn_of_discrete(x, self._example)
+        warn_of_scale(x, self._road, self._example)
         self._build_embedding(x, y)
         if kwargs.get("validation_data") is not None:
             validation = keras.utils.unpack_x_y_sample_weight(kwargs["validation_data"])
@@ -381,12 +384,15 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
           batch: `x`, `(x, context)` or `{"x": ..., "context": ...}`; a few hundred rows give
             steady moments. Of a `tf.data.Dataset` the first batches are taken, 128 rows or more.
             Parts that are initialised already, by an earlier call or a restored checkpoint, stay
-            as they are.
+            as they are. Of a conditional model `x` alone will do, with a context of zeros:
+            networks that are fresh make no difference between contexts.
         """
         if isinstance(batch, tf.data.Dataset):
             check_data(batch, None, self._example)
             batch = first_batch(batch, None, self._example)
         x, context, _ = unpack(as_array(batch, self._example.dtype), self._example)
+        if context is None and x is not None and not self._example.raw:
+            context = zeros_of(self._example, len(x))
         check_data(x, context, self._example)
         if not self._uninitialized():
             return
