@@ -85,3 +85,47 @@ def test_the_harness_does_not_warn_of_retracing(caplog):
         )
     assert not [r for r in caplog.records if "retracing" in r.getMessage()]
     assert tf.get_logger().propagate
+
+
+def above_two(x, log_prob):
+    return tf.cast(tf.reduce_max(x, axis=-1) > 2.0, tf.float32)
+
+
+def square(x, log_prob):
+    return log_prob**2
+
+
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str)
+def test_metrics_of_data_and_their_log_probabilities(options):
+    x = 2.0 * np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
+    model = FlowModel(maf())
+    model.compile("adam", metrics=[above_two, square], **options)
+    # Uneven batches: a mean of all rows, not of batches.
+    history = model.fit(x, batch_size=32, epochs=1, verbose=0, validation_data=(x,)).history
+    share = (x.max(axis=1) > 2.0).mean()
+    np.testing.assert_allclose(history["above_two"], [share], rtol=1e-6)
+    loss, above, squares = model.evaluate(x, verbose=0)
+    log_prob = model.log_prob(x).numpy()
+    np.testing.assert_allclose([loss, above], [-log_prob.mean(), share], rtol=1e-5)
+    np.testing.assert_allclose([squares, history["val_square"][0]], (log_prob**2).mean(), rtol=1e-5)
+
+
+def test_metrics_do_not_train():
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
+    models = [FlowModel(maf()) for _ in range(2)]
+    for model, metrics in zip(models, ([square], None), strict=True):
+        model.compile("adam", metrics=metrics)
+        model.fit(x, shuffle=False, verbose=0)
+    for a, b in zip(models[0].weights, models[1].weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_what_is_no_metric():
+    model = FlowModel(maf())
+    with pytest.raises(TypeError, match="a metric must be a function of .x, log_prob."):
+        model.compile(metrics=["accuracy"])
+    with pytest.raises(ValueError, match="two metrics are named 'square'"):
+        model.compile(metrics=[square, square])
+    model.compile(metrics=[lambda x, log_prob: tf.reduce_mean(x)])
+    with pytest.raises(ValueError, match=r"must give one number for each row, of shape \[batch\]"):
+        model.fit(np.zeros([8, 3], "float32"), verbose=0)

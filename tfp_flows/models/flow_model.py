@@ -30,7 +30,7 @@ from tfp_flows.models.inputs import (
 from tfp_flows.models.persistence import Persistence
 from tfp_flows.models.sampling import stateless_seed
 from tfp_flows.models.start import start
-from tfp_flows.models.steps import Steps
+from tfp_flows.models.steps import Steps, metrics_of
 from tfp_flows.models.summary import summary_lines
 from tfp_flows.models.variables import (
     TensorFlowVariables,
@@ -148,6 +148,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         self._bits_per_dim = None
         if bits_per_dim:
             self._bits_per_dim = keras.metrics.Mean(name="bits_per_dim", dtype="float64")
+        object.__setattr__(self, "_own_metrics", [])
         self._functions = {}
         self._xla = False
         self._start = None  # of the training that runs
@@ -258,11 +259,15 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         shape = input_shape["x"] if isinstance(input_shape, dict) else input_shape
         return tuple(shape[0][:1] if isinstance(shape[0], (tuple, list)) else shape[:1])
 
-    def compile(self, optimizer="adam", *, jit_compile=False, **kwargs):
+    def compile(self, optimizer="adam", *, metrics=None, jit_compile=False, **kwargs):
         """Sets the optimizer; the loss is the negative log-likelihood.
 
         Args:
           optimizer: Keras optimizer or its name.
+          metrics: list of functions of `(x, log_prob)`, a batch (dequantized) and its
+            log-probabilities, that return one number for each row, `[batch]`. Their means over all
+            rows are reported beside the loss under the functions' names. Sample weights have no
+            part in them, and a file does not keep them.
           jit_compile: whether XLA compiles the step. It pays for dense and masked networks, little
             for convolutions; it costs the time to compile.
           **kwargs: `steps_per_execution`, `run_eagerly`, `auto_scale_loss` of
@@ -270,9 +275,11 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
             default.
 
         Raises:
-          ValueError: if the distribution has no variables, or a loss or metrics are given.
+          ValueError: if the distribution has no variables, a loss is given, or two metrics have one
+            name.
+          TypeError: if a metric is no function.
         """
-        for extra in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+        for extra in ("loss", "loss_weights", "weighted_metrics"):
             if kwargs.pop(extra, None) is not None:
                 raise ValueError(
                     f"FlowModel.compile: no `{extra}`: the loss is the negative log-likelihood. "
@@ -299,13 +306,16 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         replicas.check_optimizer(
             self.distribute_strategy, optimizer, self.distribution, jit_compile, title
         )
+        own = metrics_of(metrics, [m.name for m in (self._loss_nats, self._bits_per_dim) if m])
+        object.__setattr__(self, "_own_metrics", own)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         use_fused_update(self.optimizer)
 
     @property
     def metrics(self):
-        """The means of the loss in nats and of bits/dim."""
-        return [m for m in (self._loss_nats, self._bits_per_dim) if m is not None]
+        """The means of the loss in nats, of bits/dim, and of the functions given to `compile`."""
+        own = [mean for _, mean in self._own_metrics]
+        return [m for m in (self._loss_nats, self._bits_per_dim, *own) if m is not None]
 
     # --- Training. ---
 

@@ -23,6 +23,28 @@ from tfp_flows.preprocessing import bits_per_dim
 _STREAMS = {"initialise": 0, "train": 1, "evaluate": 2}
 
 
+def metrics_of(functions, taken):
+    """Pairs of a function of `(x, log_prob)` and the mean of what it gives.
+
+    Args:
+      functions: list of them, or `None`.
+      taken: names that they must not have.
+    """
+    pairs, title = [], "FlowModel.compile"
+    for function in functions or []:
+        name = getattr(function, "__name__", None)
+        if not callable(function) or isinstance(function, type) or name is None:
+            raise TypeError(
+                f"{title}: a metric must be a function of (x, log_prob) that gives one number for "
+                f"each row, got {function!r}. Samples are scored by metrics.SampleScores, a "
+                "callback."
+            )
+        if name in [*taken, *(mean.name for _, mean in pairs)]:
+            raise ValueError(f"{title}: two metrics are named '{name}'. Rename the function.")
+        pairs.append((function, keras.metrics.Mean(name=name, dtype="float64")))
+    return pairs
+
+
 class Steps:
     """The part of `FlowModel` that Keras traces."""
 
@@ -143,7 +165,7 @@ class Steps:
         return tf.cast(tf.ensure_shape(noisy, x.shape), self.distribution.dtype)
 
     def _total_and_loss(self, x, context, weight, rows, busy, training=False):
-        """Sum over this replica's rows, and its share of the loss of all rows.
+        """Sums over this replica's rows, and its share of the loss of all rows.
 
         Args:
           x, context, weight: of this replica.
@@ -153,15 +175,28 @@ class Steps:
           training: whether it is for a gradient.
         """
         total = self._total(x, context, weight, training)
-        loss = tf.math.divide_no_nan(total, rows)
+        loss = tf.math.divide_no_nan(total[0], rows)
         if self.losses:
             part = tf.cast(tf.shape(x)[0] > 0, loss.dtype) / busy
             loss += tf.cast(tf.add_n(self.losses), loss.dtype) * part
         return total, loss
 
     def _total(self, x, context, weight, training=False):
-        """Sum of the (weighted) negative log-likelihoods of a batch."""
+        """Sums over a batch: of its (weighted) negative log-likelihoods, and of each metric."""
         nll = -self._log_prob(x, self._embedded(context, training), training)
+        metrics = [self._sum_of_metric(metric, x, nll) for metric, _ in self._own_metrics]
+        return tf.stack([self._weighted_sum(nll, weight), *metrics])
+
+    def _sum_of_metric(self, metric, x, nll):
+        value = tf.convert_to_tensor(metric(x, -tf.stop_gradient(nll)))
+        if not value.shape.is_compatible_with(nll.shape) or value.shape.rank != 1:
+            raise ValueError(
+                f"FlowModel '{self.name}': the metric '{metric.__name__}' must give one number for "
+                f"each row, of shape [batch], got {value.shape.as_list()}."
+            )
+        return tf.reduce_sum(tf.cast(value, nll.dtype))
+
+    def _weighted_sum(self, nll, weight):
         if weight is None:
             return tf.reduce_sum(nll)
         weight = tf.cast(weight, nll.dtype)
@@ -179,12 +214,14 @@ class Steps:
     def _update_metrics(self, total, loss, rows):
         # Every replica counts the global batch: the ratio of the sums is right, and so is the
         # result that a replica reads by itself.
-        nats = tf.math.divide_no_nan(total, rows)
+        nats, *own = tf.unstack(tf.math.divide_no_nan(total, rows))
         self._loss_nats.update_state(loss, sample_weight=rows)
         if self._bits_per_dim is not None:
             self._bits_per_dim.update_state(
                 bits_per_dim(-nats, self.event_shape), sample_weight=rows
             )
+        for (_, mean), value in zip(self._own_metrics, own, strict=True):
+            mean.update_state(value, sample_weight=rows)
         logs = {m.name: m.result() for m in self.metrics}
         if replicas.num_workers(self.distribute_strategy) > 1:
             # Keras 3.15 averages over workers along axis 0, which a scalar does not have.
