@@ -3,9 +3,9 @@
     python examples/digits_classifier.py                 # about two minutes on two cores
     python examples/digits_classifier.py --epochs 2 --out /tmp/quick
 
-The model is p(image | digit), trained by `fit(images, labels)`; an embedding, trained with it, makes
-the context of a label. Bayes' rule makes it a classifier, and one that says when none of the ten
-classes fits:
+The model is p(image | digit), trained by `fit(images, labels)`; an embedding, trained with it,
+makes the context of a label. Bayes' rule makes it a classifier, and one that says when none of the
+ten classes fits:
 
     p(digit | image) = p(image | digit) p(digit) / sum over all digits
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows import FlowModel, conditioners, flows, load
+from tfp_flows import FlowModel, conditioners, elementwise, flows, load
 
 tfd = tfp.distributions
 
@@ -134,3 +134,30 @@ def test_what_is_no_network():
         flows.real_nvp([4], hidden_units=(8,), conditioner=lambda *_: None)
     with pytest.raises(ValueError, match=r"must map \[batch, 2\] to \[batch, 4\], but gives"):
         flows.real_nvp([4], conditioner=lambda *_: conditioners.MLP(3, hidden_units=()))
+
+
+# --- Splines that can move. ---
+
+
+@pytest.mark.parametrize("recipe", [flows.real_nvp, flows.maf, flows.iaf])
+def test_a_spline_by_name_comes_with_an_affine_map(recipe):
+    flow = recipe([4], elementwise="rational_quadratic_spline", num_bins=5, cap=2.0, seed=0)
+    found = flow.bijector.bijectors[0].elementwise
+    expected = elementwise.get("affine_rational_quadratic_spline", num_bins=5)
+    assert [type(m) for m in found.maps] == [type(m) for m in expected.maps]
+    assert found.maps[0].cap == 2.0 and found.maps[1].num_bins == 5
+    alone = recipe([4], elementwise=elementwise.RationalQuadraticSpline(num_bins=5), seed=0)
+    assert alone.bijector.bijectors[0].elementwise == elementwise.RationalQuadraticSpline(
+        num_bins=5
+    )
+
+
+def test_a_spline_by_name_reaches_a_narrow_density_far_away():
+    """One step of training at a place outside of the box moves the density there."""
+    x = 9.0 + 0.1 * np.random.default_rng(0).normal(size=(100, 2)).astype("float32")
+    losses = []
+    for one in ("rational_quadratic_spline", elementwise.RationalQuadraticSpline()):
+        model = FlowModel(flows.maf([2], num_layers=1, hidden_units=(16,), elementwise=one, seed=0))
+        model.compile(keras.optimizers.Adam(0.02))
+        losses.append(model.fit(x, batch_size=100, epochs=150, verbose=0).history["loss"][-1])
+    assert losses[0] < 3.0 and losses[1] > 80.0

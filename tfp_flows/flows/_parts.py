@@ -76,6 +76,17 @@ def for_rank(recipe, shape, *, vectors, images):
     return {name: default if value is None else value for name, (value, default) in own.items()}
 
 
+def that_can_move(elementwise):
+    """The name of a map, of a spline that of its composition with an affine map.
+
+    A spline is the identity outside of its box: layers of it alone can neither move nor shrink a
+    conditional density that is narrow, or lies outside.
+    """
+    return {"rational_quadratic_spline": "affine_rational_quadratic_spline"}.get(
+        elementwise if isinstance(elementwise, str) else None, elementwise
+    )
+
+
 def elementwise_of(recipe, elementwise, kwargs):
     """The elementwise map of a recipe, whose arguments came with the recipe's own.
 

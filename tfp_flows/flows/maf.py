@@ -38,7 +38,9 @@ def maf(
       hidden_units: widths of each MADE's hidden layers, at least `D - 1` or dependencies are
         lost, with a warning.
       elementwise: name of a map of `elementwise.get` (`"affine"` by default;
-        `"affine_rational_quadratic_spline"`, ...), or an `elementwise.ElementwiseMap`.
+        `"rational_quadratic_spline"`, ...), or an `elementwise.ElementwiseMap`. The spline of that
+        name comes with an affine map, without which it can neither move nor shrink a density;
+        for a spline alone pass `elementwise.RationalQuadraticSpline()`.
       order: of the entries. `"reversed"` (default): left to right and right to left in turn;
         `"random"`: left to right in the layer next to the data, then a random order each;
         `"same"`: left to right in all.

@@ -17,6 +17,7 @@ from tfp_flows.flows._parts import (
     make_base,
     network_of,
     positive,
+    that_can_move,
 )
 
 tfb = tfp.bijectors
@@ -65,8 +66,10 @@ def real_nvp(
       num_blocks: images only: residual blocks of each coupling's network, default 2.
       filters: images only: its width, default 32.
       elementwise: name of a map of `elementwise.get` (`"affine"` by default, as the paper has it,
-        with `shift_first=True`; `"affine_rational_quadratic_spline"`, ...), or an
-        `elementwise.ElementwiseMap`.
+        with `shift_first=True`; `"rational_quadratic_spline"`, ...), or an
+        `elementwise.ElementwiseMap`. The spline of that name comes with an affine map, without
+        which it can neither move nor shrink a density; for a spline alone pass
+        `elementwise.RationalQuadraticSpline()`.
       actnorm: whether an `ActNorm` follows each coupling. Default: for images. It stands in for
         the paper's batch normalization, and wants `FlowModel.initialize` or `fit`.
       base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
@@ -129,6 +132,7 @@ def real_nvp(
             f"flows.real_nvp: {ignored[0]} is of the recipe's own networks: with a conditioner it "
             "would be ignored. Leave it out."
         )
+    elementwise = that_can_move(elementwise)
     if elementwise in WITH_RATE:
         if len(shape) == 1:
             inputs = last_width(shape[0], sizes["hidden_units"])
