@@ -355,7 +355,10 @@ def main():
     holey = schema.decode(np.where(hidden, np.nan, x))
     draws = np.stack([schema.encode(one) for one in table.impute(holey, 50, seed=1)])
     near = Neighbours(schema, marginals, x_train)
-    width = max((0.3, 0.6, 1.0), key=lambda w: near(x_train[-300:], hidden[:300], w)[0].sum())
+    some = min(300, len(x_train) // 10)  # Kernels are as wide as suits these training rows best.
+    holes = (rng.random([some, len(schema)]) < 0.2) & ~np.isnan(x_train[-some:])
+    tuned = Neighbours(schema, marginals, x_train[:-some])
+    width = max((0.3, 0.6, 1.0), key=lambda w: tuned(x_train[-some:], holes, w)[0].sum())
     log_near, guess_near = near(x, hidden, width)
     middle = typical(schema, np.nan_to_num(x_train, nan=0.0)[None].swapaxes(0, 1))[0]
     found = {

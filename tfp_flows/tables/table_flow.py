@@ -187,12 +187,11 @@ class TableFlow:
         x = self._encoded(frame, "log_prob", unseen)
         if hidden is None:
             return self._log_prob(x)
-        hidden = self._mask(hidden, x)
-        score = self._function("conditional_log_prob")
-        return self._in_parts(lambda x, hidden: score(x, ~hidden), x, hidden)
+        return self._log_prob(x, ~self._mask(hidden, x))
 
-    def _log_prob(self, x):
-        return self._in_parts(self._model.log_prob, x)
+    def _log_prob(self, x, given=None):
+        given = np.zeros(x.shape, bool) if given is None else given
+        return self._in_parts(self._function("conditional_log_prob"), x, given)
 
     def rank(self, frame, *, unseen="refuse"):
         """The rows by how unusual they are, and the columns that make them so.
@@ -331,8 +330,16 @@ class TableFlow:
 
     def _function(self, method):
         if method not in self._functions:
+            rows = [None, len(self._schema)]
+            second = {
+                "conditional_log_prob": [tf.TensorSpec(rows, tf.bool)],
+                "complete": [tf.TensorSpec([2], tf.int32)],
+            }
+            # One trace for any number of rows: a table has many operations.
             self._functions[method] = tf.function(
-                getattr(self._model.distribution, method), reduce_retracing=True, autograph=False
+                getattr(self._model.distribution, method),
+                input_signature=[tf.TensorSpec(rows, tf.float64), *second.get(method, [])],
+                autograph=False,
             )
         return self._functions[method]
 
@@ -342,7 +349,7 @@ class TableFlow:
 
         def part(x, number):
             own = tf.random.experimental.stateless_fold_in(seed, int(number[0]))
-            return complete(x, seed=own)
+            return complete(x, own)
 
         return self._in_parts(part, x, np.arange(len(x), dtype=np.int32))
 
