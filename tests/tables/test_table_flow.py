@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfp_flows import FlowModel, flows, tables
 from tfp_flows.tables import TableFlow
@@ -141,6 +142,17 @@ def test_a_file_gives_the_same_table_and_trains_on(table, tmp_path):
     FlowModel(flows.maf([2], num_layers=1, hidden_units=(4,), seed=0)).save(tmp_path / "o.keras")
     with pytest.raises(ValueError, match="holds no table but a _?TransformedDistribution"):
         TableFlow.load(tmp_path / "o.keras")
+
+
+def test_an_export_scores_rows_with_holes(table, tmp_path):
+    table.model.export(tmp_path / "served")
+    served = tf.saved_model.load(tmp_path / "served")
+    x = table.schema.encode(frame_of(30, seed=7))
+    assert np.isnan(x).any()
+    found = served.log_prob(tf.constant(x))["log_prob"]
+    np.testing.assert_allclose(found, table.log_prob(frame_of(30, seed=7)), rtol=1e-9)
+    drawn = served.sample(tf.constant(20), tf.constant([0, 1]))["samples"].numpy()
+    assert set(drawn[:, 0]) <= {0.0, 1.0, 2.0} and (drawn[:, 1] > 0.0).all()
 
 
 class _Weights:
