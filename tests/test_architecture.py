@@ -37,6 +37,7 @@ ARROWS = {
     "export": {"preprocessing", "version"},
     "objectives": {"bijectors"},
     "models": {"bijectors", "objectives", "preprocessing", "saving", "export"},
+    "tables": {"conditioners", "elementwise", "bijectors", "models", "saving"},
     "testing": {"bijectors", "models"},
 }
 

@@ -15,6 +15,7 @@ from tfp_flows import (  # noqa: E402  (the check comes first, so that it can ex
     metrics,
     objectives,
     preprocessing,
+    tables,
     testing,
 )
 from tfp_flows.distributions import condition  # noqa: E402
@@ -37,5 +38,6 @@ __all__ = [
     "metrics",
     "objectives",
     "preprocessing",
+    "tables",
     "testing",
 ]

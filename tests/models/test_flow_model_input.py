@@ -196,7 +196,7 @@ def test_bad_models():
         ValueError, match=r"got 'Normal' of batch shape \[2\]. Make the batch a part"
     ):
         FlowModel(tfd.Normal(tf.Variable([0.0, 1.0]), 1.0))
-    for extra in ("loss", "metrics"):
+    for extra in ("loss", "weighted_metrics"):
         with pytest.raises(ValueError, match=f"no `{extra}`: the loss is the negative log-l"):
             FlowModel(gaussian()).compile(**{extra: "mse"})
 

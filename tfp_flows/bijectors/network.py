@@ -168,6 +168,11 @@ class Network(tf.Module):
             given += f" with a context {contexts.text(self._context_shapes)}".replace(
                 "...", "batch"
             )
+            if isinstance(self.layer, keras.Sequential):
+                error = (
+                    "a Sequential has one input. Make a keras.Model([x, context], out) of it, or "
+                    "wrap it in a Layer whose `call(x, context)` gives it both, concatenated."
+                )
         rank = len(event_in) + 1
         if getattr(self.layer, "_input_rank", rank) != rank:
             kinds = {2: "vectors take MLP", 4: "images take ConvNet or ResNet"}

@@ -16,6 +16,7 @@ from tfp_flows.flows._parts import (
     layer_policy,
     make_base,
     positive,
+    that_can_move,
 )
 
 tfb = tfp.bijectors
@@ -40,6 +41,7 @@ def autoregressive_flow(
     residual,
     base,
     trainable_base,
+    support,
     context_size,
     stacked,
     seed,
@@ -50,6 +52,7 @@ def autoregressive_flow(
     """Builds `num_layers` of `bijector`, each around a `MADE` of its own, for `recipe`."""
     shape = event_of(event_shape, (1, 3), recipe.__name__)
     positive(recipe.__name__, num_layers=num_layers)
+    elementwise = that_can_move(elementwise)
     if elementwise in WITH_RATE:
         fan_in = last_width(int(np.prod(shape)), hidden_units)
         elementwise_kwargs = {**bounded_by_depth(num_layers, fan_in), **elementwise_kwargs}
@@ -104,5 +107,6 @@ def autoregressive_flow(
     return flow_of(
         make_base(base, (size,), trainable=trainable_base, dtype=dtype),
         bijectors.Chain(parts),
+        support=support,
         name=name,
     )

@@ -76,6 +76,17 @@ def for_rank(recipe, shape, *, vectors, images):
     return {name: default if value is None else value for name, (value, default) in own.items()}
 
 
+def that_can_move(elementwise):
+    """The name of a map, of a spline that of its composition with an affine map.
+
+    A spline is the identity outside of its box: layers of it alone can neither move nor shrink a
+    conditional density that is narrow, or lies outside.
+    """
+    return {"rational_quadratic_spline": "affine_rational_quadratic_spline"}.get(
+        elementwise if isinstance(elementwise, str) else None, elementwise
+    )
+
+
 def elementwise_of(recipe, elementwise, kwargs):
     """The elementwise map of a recipe, whose arguments came with the recipe's own.
 
@@ -191,7 +202,7 @@ def in_sequence(
     num = len(numbers) // period
     in_loop = stacked
     if stacked is None:
-        in_loop = by_itself_from is not None and num >= by_itself_from
+        in_loop = by_itself_from is not None and num >= by_itself_from and not unequal
     parts = []
     if in_loop and num:
         first = [part for n in numbers[:period] for part in layer(n, seeds[n])]
@@ -207,6 +218,11 @@ def in_sequence(
         parts.append(bijectors.Repeat.like(step, reseeds, recompute=bool(stacked), name=name))
         numbers = numbers[num * period :]
     return parts + [part for n in numbers for part in layer(n, seeds[n])]
+
+
+def by_own_networks(conditioner):
+    """Of `in_sequence`: networks that a function makes need not be equal."""
+    return [] if conditioner is None else ["a conditioner of one's own"]
 
 
 def last_width(inputs, hidden_units):
@@ -273,7 +289,82 @@ def context_to_bijector(kwargs):
     return of_distribution, of_bijector
 
 
-def flow_of(base, bijector, *, name):
-    """The distribution of a recipe. If it is conditional, its methods take `context=`."""
+def flow_of(base, bijector, *, support=None, name):
+    """The distribution of a recipe. If it is conditional, its methods take `context=`.
+
+    Args:
+      base: the base distribution.
+      bijector: from the base to all real values.
+      support: where the data lie, as the recipes take it: see `constraint_of`.
+      name: name of the distribution.
+    """
+    if support is not None:
+        constraint = constraint_of(support, bijector, name)
+        bijector = bijectors.Chain([constraint, bijector])
     split = None if bijector.context_size is None else context_to_bijector
     return tfd.TransformedDistribution(base, bijector, kwargs_split_fn=split, name=name)
+
+
+def constraint_of(support, bijector, recipe):
+    """The bijector from all real values to the support of the data.
+
+        (low, high)     y = low + (high - low) s(x)       s the sigmoid
+        (low, inf)      y = low + e^x                     "positive": low = 0
+        (-inf, high)    y = high - e^x
+
+    Args:
+      support: `"positive"`, or a pair of numbers or arrays that broadcast to the event.
+      bijector: of the recipe, whose dtype it has.
+      recipe: name of the recipe, for messages.
+    """
+    form = (
+        f"flows.{recipe}: support must be None, 'positive', or a pair (low, high) of numbers or "
+        f"arrays of the event's shape with low < high, got {support!r}."
+    )
+    if isinstance(support, str) and support == "positive":
+        support = 0.0, np.inf
+    if isinstance(support, str) or not isinstance(support, (tuple, list)) or len(support) != 2:
+        raise ValueError(form)
+    dtype = tf.as_dtype(bijector.dtype or tf.float32).as_numpy_dtype
+    try:
+        low, high = (np.asarray(bound, dtype) for bound in support)
+        np.broadcast_shapes(low.shape, high.shape)
+    except (TypeError, ValueError):
+        raise ValueError(form) from None
+    if not (low < high).all():
+        raise ValueError(form)
+    finite = np.isfinite(low).all(), np.isfinite(high).all()
+    if not all(bound.all() or not bound.any() for bound in map(np.isfinite, (low, high))):
+        raise ValueError(
+            f"flows.{recipe}: support: a bound must be finite for all entries or for none, got "
+            f"{support!r}. For others put a tfb.Blockwise around the flow."
+        )
+    if finite == (True, True):
+        return tfb.Sigmoid(low, high, name="support")
+    if finite == (True, False):
+        return tfb.Chain([tfb.Shift(low), tfb.Exp()], name="support")
+    if finite == (False, True):
+        minus = tfb.Scale(dtype(-1.0))
+        return tfb.Chain([tfb.Shift(high), minus, tfb.Exp()], name="support")
+    return tfb.Identity(name="support")
+
+
+def network_of(recipe, conditioner, input_shape, output_size, context_size, seed):
+    """A user's own network for one coupling of a recipe.
+
+    Args:
+      recipe: name of the recipe, for messages.
+      conditioner: function of the other arguments.
+      input_shape: shape of what passes through the coupling, `(n,)` or `(H, W, C)`.
+      output_size: size of the output's last axis.
+      context_size: as the recipe's.
+      seed: `int` or `None`, another for each coupling.
+    """
+    layer = conditioner(tuple(input_shape), int(output_size), context_size, seed)
+    if not isinstance(layer, keras.layers.Layer):
+        raise TypeError(
+            f"flows.{recipe}: conditioner must be a function (input_shape, output_size, "
+            f"context_size, seed) that returns a new keras.layers.Layer, got "
+            f"{type(layer).__name__} from it."
+        )
+    return layer

@@ -8,11 +8,13 @@ from tfp_flows import elementwise as elementwise_maps
 from tfp_flows.flows._parts import (
     SeedStream,
     bounded_by_depth,
+    by_own_networks,
     event_of,
     flow_of,
     in_sequence,
     layer_policy,
     make_base,
+    network_of,
     positive,
     rate_of_rotations,
 )
@@ -37,6 +39,8 @@ def glow(
     activation="relu",
     base="normal",
     trainable_base=False,
+    support=None,
+    conditioner=None,
     context_size=None,
     stacked=None,
     seed=None,
@@ -63,6 +67,12 @@ def glow(
       activation: Keras activation of the networks.
       base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
+      support: where the data lie: `None` (default) for all reals, `"positive"`, or `(low, high)`,
+        numbers or arrays of the event's shape, of which one may be infinite. A constraint bijector
+        next to the data: a sigmoid of a box, an exponential of half a line.
+      conditioner: function `(input_shape, output_size, context_size, seed)` that returns the Keras
+        layer of a coupling, from `[batch, *input_shape]` to a last axis of `output_size`; a
+        context, if there is one, is its second argument. Default: a `ConvNet`.
       context_size: size of a conditioning vector that every coupling sees, or `None`.
       stacked: whether the steps of a level run in a loop (`bijectors.Repeat`): the same flow, with
         the same weights for the same seed, that starts in a time that hardly grows with depth.
@@ -118,14 +128,20 @@ def glow(
 
     def step(shape, label, seeds):
         mask = masks.channel(shape)
-        conditioner = conditioners.ConvNet(
-            int((~mask[0, 0]).sum()) * coupling.num_parameters,
-            filters=hidden_filters,
-            activation=activation,
-            context_size=context_size,
-            seed=seeds[0],
-            dtype=policy,
-        )
+        changed = int((~mask[0, 0]).sum())
+        outputs = changed * coupling.num_parameters
+        if conditioner is not None:
+            inputs = (*shape[:-1], shape[-1] - changed)
+            network = network_of("glow", conditioner, inputs, outputs, context_size, seeds[0])
+        else:
+            network = conditioners.ConvNet(
+                outputs,
+                filters=hidden_filters,
+                activation=activation,
+                context_size=context_size,
+                seed=seeds[0],
+                dtype=policy,
+            )
         return [
             bijectors.ActNorm(shape[-1], dtype=dtype, name=f"actnorm_{label}"),
             bijectors.InvertibleConv1x1(
@@ -135,7 +151,14 @@ def glow(
                 dtype=dtype,
                 name=f"conv1x1_{label}",
             ),
-            bijectors.Coupling(conditioner, mask, coupling, dtype=dtype, name=f"coupling_{label}"),
+            bijectors.Coupling(
+                network,
+                mask,
+                coupling,
+                context_size=context_size,
+                dtype=dtype,
+                name=f"coupling_{label}",
+            ),
         ]
 
     def level(shape, number):
@@ -150,6 +173,7 @@ def glow(
             stacked,
             "flows.glow",
             dtype,
+            unequal=by_own_networks(conditioner),
             by_itself_from=_STACKED_FROM,
             name=f"steps_{number}",
         )
@@ -168,5 +192,6 @@ def glow(
     return flow_of(
         make_base(base, shape, trainable=trainable_base, dtype=dtype),
         bijectors.Chain(level(shape, 1)),
+        support=support,
         name=name,
     )

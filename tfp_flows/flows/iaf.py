@@ -19,6 +19,7 @@ def iaf(
     residual=False,
     base="normal",
     trainable_base=False,
+    support=None,
     context_size=None,
     stacked=None,
     seed=None,
@@ -35,8 +36,8 @@ def iaf(
 
     Args:
       event_shape, num_layers, hidden_units, elementwise, order, degrees, activation, residual,
-        base, trainable_base, context_size, stacked, seed, dtype, **elementwise_kwargs: as
-        `flows.maf`.
+        base, trainable_base, support, context_size, stacked, seed, dtype, **elementwise_kwargs: as
+          `flows.maf`.
       normalization: as `flows.maf`. Both kinds are set by data that pass from the data to the
         latent; leave it out where the flow is only sampled, as in variational inference.
       name: name of the distribution.
@@ -73,6 +74,7 @@ def iaf(
         residual=residual,
         base=base,
         trainable_base=trainable_base,
+        support=support,
         context_size=context_size,
         stacked=stacked,
         seed=seed,

@@ -19,6 +19,7 @@ def maf(
     residual=False,
     base="normal",
     trainable_base=False,
+    support=None,
     context_size=None,
     stacked=None,
     seed=None,
@@ -38,7 +39,9 @@ def maf(
       hidden_units: widths of each MADE's hidden layers, at least `D - 1` or dependencies are
         lost, with a warning.
       elementwise: name of a map of `elementwise.get` (`"affine"` by default;
-        `"affine_rational_quadratic_spline"`, ...), or an `elementwise.ElementwiseMap`.
+        `"rational_quadratic_spline"`, ...), or an `elementwise.ElementwiseMap`. The spline of that
+        name comes with an affine map, without which it can neither move nor shrink a density;
+        for a spline alone pass `elementwise.RationalQuadraticSpline()`.
       order: of the entries. `"reversed"` (default): left to right and right to left in turn;
         `"random"`: left to right in the layer next to the data, then a random order each;
         `"same"`: left to right in all.
@@ -49,6 +52,9 @@ def maf(
       residual: whether each entry of `hidden_units` is a residual block of two layers.
       base: `"normal"`, `"logistic"` or a `tfd.Distribution` with event shape `[D]`.
       trainable_base: whether the base's location and scale are trained.
+      support: where the data lie: `None` (default) for all reals, `"positive"`, or `(low, high)`,
+        numbers or arrays of the event's shape, of which one may be infinite. A constraint bijector
+        next to the data: a sigmoid of a box, an exponential of half a line.
       context_size: size of a conditioning vector that every layer of every MADE sees, or
         `None`.
       stacked: whether the layers run in a loop, by pairs if their orders take turns, as
@@ -92,6 +98,7 @@ def maf(
         residual=residual,
         base=base,
         trainable_base=trainable_base,
+        support=support,
         context_size=context_size,
         stacked=stacked,
         seed=seed,

@@ -7,11 +7,13 @@ import tensorflow_probability as tfp
 from tfp_flows import bijectors, conditioners, masks
 from tfp_flows.flows._parts import (
     SeedStream,
+    by_own_networks,
     event_of,
     flow_of,
     in_sequence,
     layer_policy,
     make_base,
+    network_of,
     positive,
 )
 
@@ -27,6 +29,8 @@ def nice(
     activation="relu",
     base="logistic",
     trainable_base=False,
+    support=None,
+    conditioner=None,
     context_size=None,
     stacked=None,
     seed=None,
@@ -45,6 +49,13 @@ def nice(
       base: `"logistic"` (the paper's choice for images), `"normal"` or a `tfd.Distribution`
         with event shape `[D]`.
       trainable_base: whether the base's location and scale are trained.
+      support: where the data lie: `None` (default) for all reals, `"positive"`, or `(low, high)`,
+        numbers or arrays of the event's shape, of which one may be infinite. A constraint bijector
+        next to the data: a sigmoid of a box, an exponential of half a line.
+      conditioner: function `(input_shape, output_size, context_size, seed)` that returns the Keras
+        layer of a coupling, from `[batch, *input_shape]` to a last axis of `output_size`; a
+        context, if there is one, is its second argument. Default: an `MLP` of the
+        `hidden_units`.
       context_size: size of a conditioning vector, or `None`.
       stacked: whether pairs of couplings run in a loop, as `flows.glow`. Default: not.
       seed: `int`; the same seed gives the same initial weights.
@@ -77,24 +88,43 @@ def nice(
 
     def coupling(n, seeds):
         mask = masks.alternating(size, flip=bool(n % 2))
-        conditioner = conditioners.MLP(
-            int((~mask).sum()),
-            hidden_units=hidden_units,
-            activation=activation,
-            context_size=context_size,
-            seed=seeds[0],
-            dtype=layer_policy(dtype),
-        )
-        return [bijectors.AdditiveCoupling(conditioner, mask, dtype=dtype, name=f"coupling_{n}")]
+        outputs = int((~mask).sum())
+        if conditioner is not None:
+            inputs = (size - outputs,)
+            network = network_of("nice", conditioner, inputs, outputs, context_size, seeds[0])
+        else:
+            network = conditioners.MLP(
+                outputs,
+                hidden_units=hidden_units,
+                activation=activation,
+                context_size=context_size,
+                seed=seeds[0],
+                dtype=layer_policy(dtype),
+            )
+        return [
+            bijectors.AdditiveCoupling(
+                network, mask, context_size=context_size, dtype=dtype, name=f"coupling_{n}"
+            )
+        ]
 
     # The chain's first member is next to the data; the paper rescales next to the latent.
     seeds = [(next_seed(),) for _ in range(num_couplings)]
-    parts = in_sequence(coupling, seeds, 2, stacked, "flows.nice", dtype, reverse=True)
+    parts = in_sequence(
+        coupling,
+        seeds,
+        2,
+        stacked,
+        "flows.nice",
+        dtype,
+        unequal=by_own_networks(conditioner),
+        reverse=True,
+    )
     parts.append(bijectors.Rescale([size], dtype=dtype))
     if len(shape) == 3:
         parts.insert(0, tfb.Reshape(event_shape_out=shape, event_shape_in=(size,)))
     return flow_of(
         make_base(base, (size,), trainable=trainable_base, dtype=dtype),
         bijectors.Chain(parts),
+        support=support,
         name=name,
     )

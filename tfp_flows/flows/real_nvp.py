@@ -8,6 +8,7 @@ from tfp_flows.flows._parts import (
     WITH_RATE,
     SeedStream,
     bounded_by_depth,
+    by_own_networks,
     elementwise_of,
     event_of,
     flow_of,
@@ -16,7 +17,9 @@ from tfp_flows.flows._parts import (
     last_width,
     layer_policy,
     make_base,
+    network_of,
     positive,
+    that_can_move,
 )
 
 tfb = tfp.bijectors
@@ -37,6 +40,8 @@ def real_nvp(
     actnorm=None,
     base="normal",
     trainable_base=False,
+    support=None,
+    conditioner=None,
     context_size=None,
     stacked=None,
     seed=None,
@@ -64,12 +69,21 @@ def real_nvp(
       num_blocks: images only: residual blocks of each coupling's network, default 2.
       filters: images only: its width, default 32.
       elementwise: name of a map of `elementwise.get` (`"affine"` by default, as the paper has it,
-        with `shift_first=True`; `"affine_rational_quadratic_spline"`, ...), or an
-        `elementwise.ElementwiseMap`.
+        with `shift_first=True`; `"rational_quadratic_spline"`, ...), or an
+        `elementwise.ElementwiseMap`. The spline of that name comes with an affine map, without
+        which it can neither move nor shrink a density; for a spline alone pass
+        `elementwise.RationalQuadraticSpline()`.
       actnorm: whether an `ActNorm` follows each coupling. Default: for images. It stands in for
         the paper's batch normalization, and wants `FlowModel.initialize` or `fit`.
       base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
+      support: where the data lie: `None` (default) for all reals, `"positive"`, or `(low, high)`,
+        numbers or arrays of the event's shape, of which one may be infinite. A constraint bijector
+        next to the data: a sigmoid of a box, an exponential of half a line.
+      conditioner: function `(input_shape, output_size, context_size, seed)` that returns the Keras
+        layer of a coupling, from `[batch, *input_shape]` to a last axis of `output_size`; a
+        context, if there is one, is its second argument. Default: an `MLP`, of images a
+        `ResNet`.
       context_size: size of a conditioning vector, or `None`.
       stacked: vectors only: whether pairs of couplings run in a loop, as `flows.glow`. Default:
         not; layers without convolutions are traced fast one by one, and a spline's training is a
@@ -118,6 +132,14 @@ def real_nvp(
     )
     mask = sizes.pop("mask", None)
     positive("real_nvp", **sizes)
+    given = {"hidden_units": hidden_units, "num_blocks": num_blocks, "filters": filters}
+    ignored = [name for name, value in given.items() if value is not None]
+    if conditioner is not None and ignored:
+        raise ValueError(
+            f"flows.real_nvp: {ignored[0]} is of the recipe's own networks: with a conditioner it "
+            "would be ignored. Leave it out."
+        )
+    elementwise = that_can_move(elementwise)
     if elementwise in WITH_RATE:
         if len(shape) == 1:
             inputs = last_width(shape[0], sizes["hidden_units"])
@@ -135,6 +157,7 @@ def real_nvp(
         elementwise,
         activation=activation,
         actnorm=len(shape) == 3 if actnorm is None else actnorm,
+        conditioner=conditioner,
         context_size=context_size,
         seed=seed,
         dtype=dtype,
@@ -156,7 +179,15 @@ def real_nvp(
             return couplings.vector(half, sizes["hidden_units"], n, *seeds)
 
         seeds = [(couplings.next_seed(),) for _ in range(sizes["num_couplings"])]
-        parts = in_sequence(coupling, seeds, 2, stacked, "flows.real_nvp", dtype)
+        parts = in_sequence(
+            coupling,
+            seeds,
+            2,
+            stacked,
+            "flows.real_nvp",
+            dtype,
+            unequal=by_own_networks(conditioner),
+        )
     else:
         num_scales = sizes["num_scales"]
         divisor = 2 ** (num_scales - 1)
@@ -183,6 +214,7 @@ def real_nvp(
     return flow_of(
         make_base(base, shape, trainable=trainable_base, dtype=dtype),
         bijectors.Chain(parts),
+        support=support,
         name=name,
     )
 
@@ -190,8 +222,9 @@ def real_nvp(
 class _Couplings:
     """Makes the couplings of one flow; all lists run from the data to the latent."""
 
-    def __init__(self, elementwise, *, activation, actnorm, context_size, seed, dtype):
+    def __init__(self, elementwise, *, activation, actnorm, conditioner, context_size, seed, dtype):
         self._elementwise = elementwise
+        self._conditioner = conditioner
         self._actnorm = actnorm
         self._dtype = dtype
         self.next_seed = SeedStream(seed, "real_nvp")
@@ -203,23 +236,32 @@ class _Couplings:
         self._count = 0
 
     def vector(self, mask, hidden_units, n, seed):
-        size = int((~mask).sum()) * self._elementwise.num_parameters
-        network = conditioners.MLP(size, hidden_units=hidden_units, seed=seed, **self._network)
+        changed = int((~mask).sum())
+        size = changed * self._elementwise.num_parameters
+        if self._conditioner is not None:
+            network = self._own_network((mask.size - changed,), size, seed)
+        else:
+            network = conditioners.MLP(size, hidden_units=hidden_units, seed=seed, **self._network)
         return self._coupling(mask, network, n)
 
     def image(self, mask, num_blocks, filters):
-        channels = mask.shape[-1]
+        channels = seen = mask.shape[-1]
         if (mask == mask[:1, :1]).all():  # a channel mask: only the other channels change
             channels = int((~mask[0, 0]).sum())
-        network = conditioners.ResNet(
-            channels * self._elementwise.num_parameters,
-            filters=filters,
-            num_blocks=num_blocks,
-            seed=self.next_seed(),
-            **self._network,
-        )
+            seen -= channels
+        size, seed = channels * self._elementwise.num_parameters, self.next_seed()
+        if self._conditioner is not None:
+            network = self._own_network((*mask.shape[:-1], seen), size, seed)
+        else:
+            network = conditioners.ResNet(
+                size, filters=filters, num_blocks=num_blocks, seed=seed, **self._network
+            )
         n, self._count = self._count, self._count + 1
         return self._coupling(mask, network, n)
+
+    def _own_network(self, input_shape, size, seed):
+        context_size = self._network["context_size"]
+        return network_of("real_nvp", self._conditioner, input_shape, size, context_size, seed)
 
     def scale(self, shape, num_scales, num_blocks, filters):
         height, width, channels = shape
@@ -252,7 +294,12 @@ class _Couplings:
     def _coupling(self, mask, conditioner, n):
         parts = [
             bijectors.Coupling(
-                conditioner, mask, self._elementwise, dtype=self._dtype, name=f"coupling_{n}"
+                conditioner,
+                mask,
+                self._elementwise,
+                context_size=self._network["context_size"],
+                dtype=self._dtype,
+                name=f"coupling_{n}",
             )
         ]
         if self._actnorm:

@@ -6,11 +6,12 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows._checks import integer
+from tfp_flows._checks import integer, positive_integer
 from tfp_flows.bijectors import FlowBijector
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.modes import training_mode
-from tfp_flows.models.inputs import arrays, as_context, check_context, unpack
+from tfp_flows.models import completion
+from tfp_flows.models.inputs import arrays, as_array, as_context, check_context, unpack
 from tfp_flows.models.sampling import stateless_seed
 from tfp_flows.models.variables import flags_of
 
@@ -216,7 +217,134 @@ class Density:
         batch = tf.convert_to_tensor(x).shape[: -self._road.event_ndims or None]
         return tf.reshape(tf.cast(rank, self._example.dtype), batch)
 
+    def complete(
+        self,
+        x,
+        mask,
+        n=1,
+        *,
+        context=None,
+        seed=None,
+        num_particles=None,
+        num_steps=100,
+        least=0.05,
+    ):
+        """Draws of the hidden entries of data given the others.
+
+        Exact where the order of the flow allows: where no given entry depends on a hidden one, as
+        in a `flows.maf(order="same")` with the first entries given, or in a coupling with the
+        half that it passes through. Exact, too, for a `TableDistribution`. Otherwise by annealed
+        importance sampling, whose draws are worth fewer independent ones: their effective sample
+        size, of `num_particles` weighted ones, is returned, and refused where it is too low. It
+        sees by the weights that particles are few in some place; not that there is a place where
+        none is.
+
+        Args:
+          x: data, as `log_prob`; hidden entries may be anything, NaN too. Integers of a model that
+            dequantizes get the noise of scores.
+          mask: Boolean, of the shape of one event or of `x`: `True` where an entry is given.
+          n: `int >= 1`, number of draws for each row.
+          context: as `log_prob`.
+          seed: as `sample`.
+          num_particles: `int`, at least `n`. Default: `4 n`, and 256 or more.
+          num_steps: `int >= 1`, of the annealing; more make the weights more equal.
+          least: least effective sample size, as a share of `num_particles`.
+
+        Returns:
+          A `Completion`: `draws`, `[n, ..., *event_shape]`, continuous, and
+          `effective_sample_size`, `[...]`.
+
+        Raises:
+          TypeError, ValueError: for a mask of another kind or shape, or a distribution of discrete
+            values that has no `complete` of its own.
+          RuntimeError: if the effective sample size of a row is too low.
+
+        References: R. Neal, Annealed importance sampling, 2001, Statistics and Computing 11.
+        """
+        title = f"{self._example.title}.complete"
+        n = positive_integer(n, "n", title)
+        num_steps = positive_integer(num_steps, "num_steps", title)
+        if num_particles is None:
+            num_particles = max(256, 4 * n)
+        num_particles = integer(num_particles, "num_particles", title, least=n)
+        x = tf.convert_to_tensor(as_array(x, self._example.dtype))
+        mask = completion.check_mask(mask, x, self.event_shape, title)
+        if x.dtype.is_floating:  # What is hidden is not looked at.
+            x = tf.where(mask, x, tf.zeros([], x.dtype))
+        x, context = self._data("complete", x, context)
+        x, batch = self._prepare(x), x.shape[: x.shape.rank - self.event_shape.rank]
+        if hasattr(self.distribution, "complete"):
+            holes = tf.where(mask, x, tf.constant(math.nan, x.dtype))
+            rows = tf.tile(tf.reshape(holes, [-1, *self.event_shape]), [n, 1])
+            draws = self.distribution.complete(rows, seed=stateless_seed(seed))
+            draws = tf.reshape(draws, [n, *batch, *self.event_shape])
+            return completion.Completion(draws, tf.fill(batch, tf.cast(n, x.dtype)))
+        if not self._example.continuous:
+            raise ValueError(
+                f"{title}: the distribution '{self.distribution.name}' is discrete, or has no "
+                "gradient to search by, and no method `complete` of its own."
+            )
+        if mask.shape == tuple(self.event_shape) and completion.is_triangular(self._road, mask):
+            draws = self._completed_exactly(x, mask, n, context, stateless_seed(seed))
+            return completion.Completion(draws, tf.fill(batch, tf.cast(n, x.dtype)))
+        sizes = num_particles, num_steps, n
+
+        def annealed(x, given, context, seed):
+            return self._annealed(x, given, context, seed, *sizes)
+
+        key = f"complete_{sizes}"
+        function = self._function(key, annealed, x.shape.rank, context)
+        given = np.broadcast_to(mask, x.shape)
+        draws, effective = function(x, given, context, stateless_seed(seed))
+        worst = float(tf.reduce_min(effective))
+        if not worst >= least * num_particles:
+            raise RuntimeError(
+                f"{title}: the {num_particles} particles of a row are worth {worst:.1f} "
+                f"independent draws, less than the {least * num_particles:.1f} asked for. Take "
+                f"more steps (num_steps={10 * num_steps}), more particles, or a lower `least`."
+            )
+        return completion.Completion(draws, effective)
+
     # --- Inside. ---
+
+    def _completed_exactly(self, x, mask, n, context, seed):
+        """Latents of the given entries from the data, the others from the base."""
+        batch = x.shape[: x.shape.rank - self.event_shape.rank]
+        shape = tf.constant([n, *batch], tf.int32)
+        latents = self._road.base_sample(shape, seed, context)
+        # Anything that has a density will do for what is hidden: nothing given depends on it.
+        filled = tf.where(mask, x, self._road.forward(latents, context))
+        known = self._road.inverse(filled, context)
+        draws = self._road.forward(tf.where(mask, known, latents), context)
+        return tf.where(mask, x, draws)
+
+    def _annealed(self, x, given, context, seed, num_particles, num_steps, n):
+        event = self.event_shape.as_list()
+        batch, size = tf.shape(x)[: x.shape.rank - len(event)], math.prod(event)
+
+        def as_event(rows, number):
+            return tf.reshape(rows, tf.concat([[number], batch, event], 0))
+
+        def log_prob(rows):
+            found = self._log_prob(as_event(rows, tf.shape(rows)[0]), context)
+            return tf.reshape(found, tf.shape(rows)[:2])
+
+        def sample(number, seed):
+            shape = tf.concat([[number], batch], 0)
+            found = self._road.sample(shape, seed, context)
+            return tf.reshape(found, [number, -1, size])
+
+        draws, effective = completion.annealed(
+            log_prob,
+            sample,
+            tf.reshape(x, [-1, size]),
+            tf.reshape(given, [-1, size]),
+            num_particles,
+            num_steps,
+            n,
+            seed,
+        )
+        return as_event(draws, n), tf.reshape(effective, batch)
 
     def _data(self, method, x, context):
         """Data and their context as tensors, checked."""

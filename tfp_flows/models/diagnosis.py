@@ -149,8 +149,18 @@ def _at_fault(step, given, value, log_det):
     largest = float(tf.reduce_max(tf.abs(given)))
     return (
         f"the first part to go wrong is {step.title}, whose {what} is not finite in {bad} of "
-        f"{rows} rows (the largest absolute value it was given is {largest:.3g})"
+        f"{rows} rows{_where(value)} (the largest absolute value it was given is {largest:.3g})"
     )
+
+
+def _where(value):
+    """Which entries of vectors are not finite, where it is not all of them."""
+    bad = ~np.isfinite(value.numpy())
+    if bad.ndim != 2 or not bad.any() or bad.any(axis=0).all():
+        return ""
+    entries = np.flatnonzero(bad.any(axis=0))
+    shown = ", ".join(map(str, entries[:5])) + (", ..." if len(entries) > 5 else "")
+    return f", at {'entry' if len(entries) == 1 else 'entries'} {shown}"
 
 
 def _bad_rows(value, rows):

@@ -26,6 +26,7 @@ class Example:
       continuous: whether the distribution is a density of continuous values; `flows.made`, say,
         may be of 0 and 1.
       levels: of a distribution of integers 0 to levels - 1 their number, if it is known.
+      missing: whether NaN means a missing entry, which the distribution leaves out.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Example:
     continuous: bool
     levels: int | None = None
     raw: bool = False
+    missing: bool = False
 
     @classmethod
     def of(cls, distribution, road, dequantization, title, *, raw=False):
@@ -55,6 +57,7 @@ class Example:
             distribution.reparameterization_type == tfd.FULLY_REPARAMETERIZED,
             _levels_of(distribution),
             raw,
+            getattr(distribution, "nan_is_missing", False),
         )
         if found.discrete and dequantization is not None:
             raise ValueError(

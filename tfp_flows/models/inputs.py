@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from tfp_flows.bijectors import context as contexts
 
+# Means and deviations beyond this are not those of standardized data.
+_FAR = 20.0
 _ARRAYS = np.ndarray, tf.Tensor, tuple, list, dict
 
 
@@ -148,7 +150,8 @@ def check_array(x, example, batched=True):
         )
     if batched and shape.rank and shape[0] == 0:
         raise ValueError(f"{title}: no data: got {shape.as_list()}, which has no rows.")
-    check_nan(x, f"{title}: the data hold")
+    if not example.missing:
+        check_nan(x, f"{title}: the data hold")
     if example.num_levels is not None:
         check_levels(x, example)
 
@@ -183,6 +186,36 @@ def warn_of_discrete(x, example, rows=1000):
         "then its likelihood means nothing. Give the integers themselves and build the model with "
         "dequantization=preprocessing.UniformDequantization() and a preprocessing.Logit or scale, "
         "or add uniform noise of their step to these entries.",
+        stacklevel=3,
+    )
+
+
+def warn_of_scale(x, road, example, rows=1000):
+    """Warns of vectors far from mean 0 and deviation 1 that a network sees as they are.
+
+    Looks at some rows of an array, where the first part that data meet has a network.
+    """
+    if isinstance(x, dict):
+        x = x.get("x")
+    if isinstance(x, (tuple, list)) and len(x) == 2:
+        x = x[0]
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or x.ndim != 2 or not road.steps:
+        return
+    if not isinstance(getattr(road.steps[0].bijector, "conditioner", None), keras.layers.Layer):
+        return
+    some = x[:: max(1, len(x) // rows)][:rows]
+    with np.errstate(all="ignore"):
+        mean, deviation = np.abs(some.mean(axis=0)), some.std(axis=0)
+    far = np.flatnonzero((mean > _FAR) | (deviation > _FAR))
+    if not len(far):
+        return
+    numbers = f"{far[:5].tolist()}{' and more' if len(far) > 5 else ''}"
+    warnings.warn(
+        f"{example.title}: {len(far)} of the {some.shape[1]} entries of a row are not standardized "
+        f"(entry {numbers}; entry {far[0]} has the mean {some.mean(axis=0)[far[0]]:.3g} and the "
+        f"deviation {deviation[far[0]]:.3g}), and a network sees them as they are: the loss starts "
+        "huge and falls slowly. Put a scaling next to the data: tfd.TransformedDistribution(flow, "
+        "preprocessing.Standardize.fit(x)).",
         stacklevel=3,
     )
 
@@ -237,7 +270,7 @@ def checks_of_batch(x, example, nan):
             return _wrong_levels(example, int(least), int(most))
 
         yield fits, integers, [least, most]
-    if nan and x.dtype.is_floating:
+    if nan and x.dtype.is_floating and not example.missing:
 
         def values(x):
             rows = np.isnan(x.numpy()).reshape(len(x), -1).any(axis=1)
@@ -316,6 +349,14 @@ def check_context(context, example):
     )
     for tensor in tf.nest.flatten(context):
         check_nan(tensor, f"{example.title}: the context holds")
+
+
+def zeros_of(example, rows):
+    """A context of zeros for rows of data, or `None` for a distribution without one."""
+    shapes = example.context_shapes
+    return contexts.each(
+        lambda shape, _: tf.zeros([rows, *(n or 1 for n in shape)], example.dtype), shapes, shapes
+    )
 
 
 def as_context(context, example):

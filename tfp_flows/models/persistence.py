@@ -232,6 +232,8 @@ class Persistence:
     def get_compile_config(self):
         """The arguments of `compile`, for `keras.saving`."""
         config = super().get_compile_config()
+        if "jit_compile" in config:
+            config = {**config, "jit_compile": self._asked_for_xla}  # "auto" of whoever loads it.
         return {name: value for name, value in config.items() if name in _COMPILED}
 
     def compile_from_config(self, config):

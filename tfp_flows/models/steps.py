@@ -25,6 +25,28 @@ from tfp_flows.preprocessing import bits_per_dim
 _STREAMS = {"initialise": 0, "train": 1, "evaluate": 2}
 
 
+def metrics_of(functions, taken):
+    """Pairs of a function of `(x, log_prob)` and the mean of what it gives.
+
+    Args:
+      functions: list of them, or `None`.
+      taken: names that they must not have.
+    """
+    pairs, title = [], "FlowModel.compile"
+    for function in functions or []:
+        name = getattr(function, "__name__", None)
+        if not callable(function) or isinstance(function, type) or name is None:
+            raise TypeError(
+                f"{title}: a metric must be a function of (x, log_prob) that gives one number for "
+                f"each row, got {function!r}. Samples are scored by metrics.SampleScores, a "
+                "callback."
+            )
+        if name in [*taken, *(mean.name for _, mean in pairs)]:
+            raise ValueError(f"{title}: two metrics are named '{name}'. Rename the function.")
+        pairs.append((function, keras.metrics.Mean(name=name, dtype="float64")))
+    return pairs
+
+
 class Steps:
     """The part of `FlowModel` that Keras traces."""
 
@@ -169,7 +191,7 @@ class Steps:
         return tf.random.experimental.stateless_fold_in(seed, replicas.replica_id())
 
     def _total_and_loss(self, x, context, weight, rows, busy, seed, training=False):
-        """Sum over this replica's rows, and its share of the loss of all rows.
+        """Sums over this replica's rows, and its share of the loss of all rows.
 
         Args:
           x, context, weight: of this replica.
@@ -179,12 +201,14 @@ class Steps:
           seed: that of the objective, or `None`.
           training: whether it is for a gradient.
         """
-        total = self._weighted(self._row_losses(x, context, seed, training), weight)
+        losses = self._row_losses(x, context, seed, training)
+        total = self._weighted(losses, weight)
         loss = tf.math.divide_no_nan(total, rows)
         if self.losses:
             part = tf.cast(tf.shape(x)[0] > 0, loss.dtype) / busy
             loss += tf.cast(tf.add_n(self.losses), loss.dtype) * part
-        return total, loss
+        metrics = [self._sum_of_metric(metric, x, losses) for metric, _ in self._own_metrics]
+        return tf.stack([total, *metrics]), loss
 
     def _row_losses(self, x, context, seed, training=False):
         """The loss of each row."""
@@ -195,6 +219,15 @@ class Steps:
         with training_mode(training):
             losses = self._objective.loss(self.distribution, batch, seed)
         return tf.ensure_shape(losses, x.shape[:1])
+
+    def _sum_of_metric(self, metric, x, nll):
+        value = tf.convert_to_tensor(metric(x, -tf.stop_gradient(nll)))
+        if not value.shape.is_compatible_with(nll.shape) or value.shape.rank != 1:
+            raise ValueError(
+                f"FlowModel '{self.name}': the metric '{metric.__name__}' must give one number for "
+                f"each row, of shape [batch], got {value.shape.as_list()}."
+            )
+        return tf.reduce_sum(tf.cast(value, nll.dtype))
 
     def _weighted(self, nll, weight):
         """Sum of the (weighted) losses of a batch."""
@@ -215,9 +248,10 @@ class Steps:
     def _update_metrics(self, total, loss, rows, nats_too=False):
         # Every replica counts the global batch: the ratio of the sums is right, and so is the
         # result that a replica reads by itself.
+        sums = tf.unstack(tf.reshape(total, [-1]), num=1 + len(self._own_metrics))
+        nats, *own = (tf.math.divide_no_nan(value, rows) for value in sums)
         self._loss_nats.update_state(loss, sample_weight=rows)
         updated = [self._loss_nats]
-        nats = tf.math.divide_no_nan(total, rows)
         if nats_too:
             self._nats.update_state(nats, sample_weight=rows)
             updated.append(self._nats)
@@ -226,6 +260,9 @@ class Steps:
                 bits_per_dim(-nats, self.event_shape), sample_weight=rows
             )
             updated.append(self._bits_per_dim)
+        for (_, mean), value in zip(self._own_metrics, own, strict=True):
+            mean.update_state(value, sample_weight=rows)
+            updated.append(mean)
         logs = {m.name: m.result() for m in updated}
         if replicas.num_workers(self.distribute_strategy) > 1:
             # Keras 3.15 averages over workers along axis 0, which a scalar does not have.
@@ -397,11 +434,15 @@ class Steps:
             def report(*arguments):
                 message = model()._explanations[number](*arguments)
                 if message is None:
-                    return np.float32(1.0)
+                    return ""
                 model()._fault = error(message)
-                raise model()._fault
+                return message
 
-            return tf.ensure_shape(tf.py_function(report, arguments, tf.float32), [])
+            # Raised in here, TensorFlow would print the way to it, twice.
+            message = tf.ensure_shape(tf.py_function(report, arguments, tf.string), [])
+            raised = tf.debugging.Assert(tf.equal(message, ""), [message])
+            with tf.control_dependencies([] if raised is None else [raised]):
+                return tf.ones([])
 
         return tf.cond(good, lambda: tf.ones([]), fail)
 
@@ -413,6 +454,6 @@ class Steps:
             yield
         except tf.errors.OpError as error:
             if self._fault is not None:
-                raise self._fault from None
+                raise self._fault.with_traceback(None) from None
             replicas.explain_lost_worker(self.distribute_strategy, error)
             raise

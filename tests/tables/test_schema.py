@@ -1,0 +1,115 @@
+"""What a schema guesses, encodes and refuses."""
+
+import numpy as np
+import pytest
+
+from tfp_flows import tables
+from tfp_flows.saving import describe, rebuild
+
+
+def test_guesses(capsys):
+    rng = np.random.default_rng(0)
+    n = 200
+    frame = {
+        "real": rng.normal(size=n),
+        "grid": np.round(rng.normal(size=n), 1),
+        "half": np.round(2.0 * rng.normal(size=n)) / 2.0,
+        "price": np.exp(2.0 * rng.normal(size=n)),
+        "cents": np.round(np.exp(rng.normal(size=n)) + 0.01, 2),
+        "count": rng.poisson(4, n),
+        "debt": rng.integers(-5, 5, n),
+        "text": rng.choice(["red", "blue"], n),
+        "flag": rng.random(n) < 0.5,
+        "float32": np.round(rng.normal(size=n), 2).astype("float32"),
+    }
+    frame["real"][3] = np.nan
+    schema = tables.Schema.infer(frame)
+    found = {name: (c.kind, c.step) for name, c in schema.columns.items()}
+    assert found == {
+        "real": ("real", None),
+        "grid": ("real", 0.1),
+        "half": ("real", 0.5),
+        "price": ("positive", None),
+        "cents": ("positive", 0.01),
+        "count": ("count", 1.0),
+        "debt": ("real", 1.0),
+        "text": ("categorical", None),
+        "flag": ("categorical", None),
+        "float32": ("real", 0.01),
+    }
+    assert capsys.readouterr().out.splitlines() == str(schema).splitlines()
+    assert schema.columns["text"].levels == ("blue", "red")
+    schema.encode(frame)
+
+
+def test_codes_come_back():
+    schema = tables.Schema(
+        {
+            "grid": tables.real(step=0.1),
+            "year": tables.ordinal([1999, 2004, 2010]),
+            "text": tables.categorical(["x", "y"]),
+            "count": tables.count(),
+        }
+    )
+    frame = {
+        "grid": [61.7, -0.3, 0.3],
+        "year": [2010, 1999, 2004],
+        "text": ["y", "x", None],
+        "count": [3, 0, 12],
+    }
+    codes = schema.encode(frame)
+    np.testing.assert_allclose(codes[:, 1], [2.0, 0.0, 1.0])
+    assert np.isnan(codes[2, 2])
+    back = schema.decode(codes)
+    for name, values in frame.items():
+        assert list(back[name])[:2] == values[:2]
+    assert list(back["grid"]) == [61.7, -0.3, 0.3]
+
+
+def test_a_description_is_that_of_the_schema():
+    rng = np.random.default_rng(0)
+    heaped = np.where(rng.random(4000) < 0.5, 1.0, np.round(rng.normal(size=4000), 1))
+    schema = tables.Schema({"a": tables.real(step=0.1), "b": tables.categorical(["x", "y"])})
+    x = np.stack([heaped, rng.integers(0, 2, 4000)], axis=1)
+    schema = schema.measured(x)
+    again = rebuild(describe(schema=schema))["schema"]
+    assert str(again) == str(schema)
+    for name, column in schema.columns.items():
+        for field, value in column.get_config().items():
+            np.testing.assert_array_equal(getattr(again.columns[name], field), value)
+    assert again.columns["a"].is_heaped
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ([1.0, 1.0, 1.0], ValueError, "column 'a' is constant: 1"),
+        ([None, None], ValueError, "column 'a' is empty"),
+        ([1.0, np.inf], ValueError, "column 'a' holds infinite values"),
+        (["x", "x"], ValueError, "column 'a' is constant: 'x'"),
+        ([f"id{n}" for n in range(30)], ValueError, "names, not categories"),
+        ([1 + 2j, 3j], TypeError, "expected numbers, strings or Booleans, got complex"),
+    ],
+)
+def test_what_cannot_be_guessed(values, error, message):
+    with pytest.raises(error, match=message):
+        tables.Schema.infer({"a": values})
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="the frame has no column 'z'"):
+        tables.Schema.infer({"a": [1.0, 2.0]}, z=tables.count())
+    with pytest.raises(TypeError, match="Schema: column 'a': expected a kind such as"):
+        tables.Schema({"a": "real"})
+    with pytest.raises(TypeError, match="expected a dictionary of columns"):
+        tables.Schema({})
+    with pytest.raises(ValueError, match="low must be below high"):
+        tables.bounded(2, 1)
+    with pytest.raises(ValueError, match="the steps of 0.3 must lead from 0 to 1"):
+        tables.bounded(0, 1, step=0.3)
+    with pytest.raises(ValueError, match="two levels or more, all different"):
+        tables.ordinal(["a", "a"])
+    with pytest.raises(TypeError, match="expected a list of levels, got 'abc'"):
+        tables.categorical("abc")
+    with pytest.raises(ValueError, match="step must be positive"):
+        tables.real(step=0)
