@@ -25,7 +25,7 @@ RECIPES = {
     ),
     "maf": lambda: flows.maf([6], num_layers=3, hidden_units=(16,), seed=0),
     "iaf": lambda: flows.iaf([6], num_layers=3, hidden_units=(16,), seed=0),
-    "real_nvp_image": lambda: flows.real_nvp([8, 8, 3], hidden_filters=8, seed=0),
+    "real_nvp_image": lambda: flows.real_nvp([8, 8, 3], filters=8, seed=0),
     "glow": lambda: flows.glow([8, 8, 3], num_levels=2, num_steps=2, hidden_filters=8, seed=0),
 }
 

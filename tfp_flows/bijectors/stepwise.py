@@ -42,7 +42,7 @@ array([[1., 2., 3., 4.]], dtype=float32)
 `conditioners.WaveNet` is one to read.
 
 The rest is one `tf.while_loop`: its graph does not grow with S, XLA compiles it, and its gradient
-is that of the differentiated loop, which keeps the values of all steps: three to four times the
+is that of the differentiated loop, which keeps the values of all steps: four to five times the
 time of the sweep itself, and the memory of S steps.
 """
 
