@@ -202,7 +202,8 @@ def kill_writers(args):
     rng, model = random.Random(args.seed), small_model(0.0)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="kill_test_"))
     command = [sys.executable, __file__, "--what", args.what, "--folder", str(folder)]
-    halves = leftovers = found = 0
+    halves = found = 0
+    leftovers = set()  # what a later save to the same name takes away
     writer = None
     try:
         for number in range(args.kills):
@@ -224,7 +225,7 @@ def kill_writers(args):
             else:
                 while pathlib.Path(f"/proc/{pid}").exists():
                     time.sleep(0.01)
-            leftovers += len(list(folder.glob(".*.partial")))
+            leftovers |= {(p.name, p.stat().st_ino) for p in folder.glob(".*.partial")}
             for path in folder.glob("[!.]*"):
                 found += 1
                 try:
@@ -242,8 +243,8 @@ def kill_writers(args):
             model.save_weights(folder / "m.weights.h5")
         stay = len(list(folder.glob(".*.partial"))) if args.what != "export" else 0
         print(
-            f"{args.what}: {args.kills} kills, {leftovers} of them amid a write; of {found} files "
-            f"found after them {halves} were half; {stay} leftovers after the next save"
+            f"{args.what}: {args.kills} kills, {len(leftovers)} of them amid a write; of {found} "
+            f"files found after them {halves} were half; {stay} leftovers after the next save"
         )
         return halves + stay
     finally:
