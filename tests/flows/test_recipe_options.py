@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows import FlowModel, conditioners, elementwise, flows, load
+from tfp_flows import FlowModel, bijectors, conditioners, elementwise, flows, load
 
 tfd = tfp.distributions
 
@@ -161,3 +161,14 @@ def test_a_spline_by_name_reaches_a_narrow_density_far_away():
         model.compile(keras.optimizers.Adam(0.02))
         losses.append(model.fit(x, batch_size=100, epochs=150, verbose=0).history["loss"][-1])
     assert losses[0] < 3.0 and losses[1] > 80.0
+
+
+def test_networks_of_ones_own_are_not_stacked():
+    def network(input_shape, output_size, context_size, seed):
+        return keras.layers.Conv2D(output_size, 3, padding="same")
+
+    sizes = {"num_levels": 1, "num_steps": 8, "hidden_filters": 4}
+    flow = flows.glow([4, 4, 1], conditioner=network, **sizes)
+    assert not any(isinstance(part, bijectors.Repeat) for part in flow.submodules)
+    with pytest.raises(ValueError, match="stacked=True is for equal layers, got a conditioner"):
+        flows.glow([4, 4, 1], conditioner=network, stacked=True, **sizes)

@@ -1,11 +1,15 @@
 """`compile(jit_compile="auto")`: what is compiled where nobody asked."""
 
+import keras
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 import tfp_flows
-from tfp_flows import FlowModel, flows
+from tfp_flows import FlowModel, flows, objectives
 from tfp_flows.models import xla
+
+NORMAL = tfp.distributions.MultivariateNormalDiag([0.0] * 4)
 
 VECTORS = {
     "maf": lambda: flows.maf([4], num_layers=2, hidden_units=(8,)),
@@ -26,6 +30,19 @@ def test_only_flows_of_vectors_on_a_gpu(name, monkeypatch):
     monkeypatch.setattr(xla, "on_gpu", lambda strategy: True)
     model.compile()
     assert model.jit_compile is (name in VECTORS)
+
+
+def test_not_with_what_was_not_measured(monkeypatch):
+    monkeypatch.setattr(xla, "on_gpu", lambda strategy: True)
+    conditional = flows.maf([4], num_layers=2, hidden_units=(8,), context_size=3)
+    model = FlowModel(conditional, context_network=keras.layers.Embedding(5, 3))
+    model.compile()
+    assert model.jit_compile is False
+    model = FlowModel(flows.planar([4], num_layers=2), objective=objectives.ReverseKL(NORMAL))
+    model.compile()
+    assert model.jit_compile is False
+    with pytest.raises(ValueError, match="metrics are of log-probabilities, which ReverseKL"):
+        model.compile(metrics=[lambda x, log_prob: log_prob])
 
 
 def test_devices():

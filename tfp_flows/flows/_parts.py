@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows import bijectors
+from tfp_flows import bijectors, conditioners
 from tfp_flows import elementwise as elementwise_maps
 
 tfb = tfp.bijectors
@@ -218,6 +218,35 @@ def in_sequence(
         parts.append(bijectors.Repeat.like(step, reseeds, recompute=bool(stacked), name=name))
         numbers = numbers[num * period :]
     return parts + [part for n in numbers for part in layer(n, seeds[n])]
+
+
+def levels(shape, num_levels, steps, *, learned_prior, dtype, policy, number=1):
+    """The parts of a multi-scale flow of images, from the data to the latent.
+
+    At every level squeeze, steps, and half of the channels factored out but at the last.
+
+    Args:
+      shape: `(H, W, C)` of the data.
+      num_levels: number of levels.
+      steps: function of a squeezed shape and a level's number that returns the parts of its steps.
+      learned_prior: whether the base of what is factored out is predicted from what is kept.
+      dtype: dtype of the parts.
+      policy: of the priors' layers.
+      number: that of the first level.
+    """
+    height, width, channels = shape
+    squeezed = (height // 2, width // 2, 4 * channels)
+    parts = [tfb.Invert(bijectors.Squeeze(dtype=dtype)), *steps(squeezed, number)]
+    if number < num_levels:
+        kept = (*squeezed[:-1], squeezed[-1] // 2)
+        prior = conditioners.Convolution(2 * kept[-1], dtype=policy) if learned_prior else None
+        rest = {"learned_prior": learned_prior, "dtype": dtype, "policy": policy}
+        below = levels(kept, num_levels, steps, number=number + 1, **rest)
+        below = bijectors.Chain(below, name=f"level_{number + 1}")
+        parts.append(
+            bijectors.FactorOut(below, squeezed, conditioner=prior, name=f"factor_out_{number}")
+        )
+    return [*parts, bijectors.Squeeze(dtype=dtype)]
 
 
 def by_own_networks(conditioner):

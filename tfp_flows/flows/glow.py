@@ -13,6 +13,7 @@ from tfp_flows.flows._parts import (
     flow_of,
     in_sequence,
     layer_policy,
+    levels,
     make_base,
     network_of,
     positive,
@@ -161,13 +162,9 @@ def glow(
             ),
         ]
 
-    def level(shape, number):
-        """The parts of a level and of those below it, from the data to the latent."""
-        height, width, channels = shape
-        squeezed = (height // 2, width // 2, 4 * channels)
-        parts = [tfb.Invert(bijectors.Squeeze(dtype=dtype))]
-        parts += in_sequence(
-            lambda n, seeds: step(squeezed, f"{number}_{n}", seeds),
+    def steps(shape, number):
+        return in_sequence(
+            lambda n, seeds: step(shape, f"{number}_{n}", seeds),
             [(next_seed(), next_seed()) for _ in range(num_steps)],
             1,
             stacked,
@@ -177,21 +174,14 @@ def glow(
             by_itself_from=_STACKED_FROM,
             name=f"steps_{number}",
         )
-        if number < num_levels:
-            kept = (*squeezed[:-1], squeezed[-1] // 2)
-            prior = None
-            if learned_prior:
-                prior = conditioners.Convolution(2 * kept[-1], dtype=policy)
-            below = bijectors.Chain(level(kept, number + 1), name=f"level_{number + 1}")
-            parts.append(
-                bijectors.FactorOut(below, squeezed, conditioner=prior, name=f"factor_out_{number}")
-            )
-        parts.append(bijectors.Squeeze(dtype=dtype))
-        return parts
 
     return flow_of(
         make_base(base, shape, trainable=trainable_base, dtype=dtype),
-        bijectors.Chain(level(shape, 1)),
+        bijectors.Chain(
+            levels(
+                shape, num_levels, steps, learned_prior=learned_prior, dtype=dtype, policy=policy
+            )
+        ),
         support=support,
         name=name,
     )

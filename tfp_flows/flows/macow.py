@@ -11,6 +11,7 @@ from tfp_flows.flows._parts import (
     event_of,
     flow_of,
     layer_policy,
+    levels,
     make_base,
     positive,
 )
@@ -147,27 +148,20 @@ def macow(
             )
         return parts
 
-    def level(shape, number):
-        """The parts of a level and of those below it, from the data to the latent."""
-        height, width, channels = shape
-        squeezed = (height // 2, width // 2, 4 * channels)
-        parts = [tfb.Invert(bijectors.Squeeze(dtype=dtype))]
-        for n in range(num_steps):
-            parts += step(squeezed, f"{number}_{n}")
-        if number < num_levels:
-            kept = (*squeezed[:-1], squeezed[-1] // 2)
-            prior = None
-            if learned_prior:
-                prior = conditioners.Convolution(2 * kept[-1], dtype=common["dtype"])
-            below = bijectors.Chain(level(kept, number + 1), name=f"level_{number + 1}")
-            parts.append(
-                bijectors.FactorOut(below, squeezed, conditioner=prior, name=f"factor_out_{number}")
-            )
-        parts.append(bijectors.Squeeze(dtype=dtype))
-        return parts
+    def steps(shape, number):
+        return [part for n in range(num_steps) for part in step(shape, f"{number}_{n}")]
 
     return flow_of(
         make_base(base, shape, trainable=trainable_base, dtype=dtype),
-        bijectors.Chain(level(shape, 1)),
+        bijectors.Chain(
+            levels(
+                shape,
+                num_levels,
+                steps,
+                learned_prior=learned_prior,
+                dtype=dtype,
+                policy=common["dtype"],
+            )
+        ),
         name=name,
     )

@@ -332,8 +332,10 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                 )
         asked = jit_compile
         if jit_compile == "auto":
-            likelihood = self._objective is None
-            jit_compile = likelihood and xla.pays(self.distribution, self.distribute_strategy)
+            # Objectives and context networks can be anything, of which nothing was measured.
+            plain = self._objective is None and self._embedding is None
+            plain = plain and all(layer.supports_jit for layer in self._networks)
+            jit_compile = plain and xla.pays(self.distribution, self.distribute_strategy)
         if metrics and self._objective is not None:
             raise ValueError(
                 f"FlowModel '{self.name}'.compile: metrics are of log-probabilities, which "
