@@ -96,6 +96,11 @@ def layers_of(layer):
     return layer._flatten_layers()
 
 
+def is_random_state(variable):
+    """Whether a Keras variable is the state of a `SeedGenerator`."""
+    return variable.name == "seed_generator_state"
+
+
 # Writes a `.keras` archive to an open file: the public function takes paths alone, that end in
 # `.keras`, and a file that is being written is to have no such name.
 write_archive = saving_lib.save_model
