@@ -323,7 +323,9 @@ CASES = {
         for direction in ("up", "right", "left")
     },
     "rescale": dict(
-        make=lambda dtype: bijectors.Rescale(IMAGE, dtype=dtype), x=points(*IMAGE), event_ndims=3
+        make=lambda dtype: bijectors.Rescale(IMAGE, min_scale=0.1, dtype=dtype),
+        x=points(*IMAGE),
+        event_ndims=3,
     ),
     "actnorm_vector": dict(
         make=lambda dtype: bijectors.ActNorm(3, dtype=dtype), x=points(3), event_ndims=1
