@@ -343,6 +343,25 @@ CASES = {
         x=points(5),
         event_ndims=1,
     ),
+    "householder": dict(
+        make=lambda dtype: bijectors.Householder(3, num_reflections=2, seed=2, dtype=dtype),
+        x=points(3),
+        event_ndims=1,
+        xla=False,
+        skip=FILES[::2],
+    ),
+    "orthogonal": dict(
+        make=lambda dtype: bijectors.Orthogonal(3, seed=2, dtype=dtype),
+        x=points(2, 2, 3),
+        event_ndims=3,
+        xla=False,
+        skip=FILES[::2],
+    ),
+    "periodic_convolution": dict(
+        make=lambda dtype: bijectors.PeriodicConvolution((3, 3, 1), seed=2, dtype=dtype),
+        x=points(3, 3, 1),
+        event_ndims=3,
+    ),
     "squeeze_glow": dict(
         make=lambda dtype: bijectors.Squeeze(dtype=dtype),
         x=points(4, 2, 2),
