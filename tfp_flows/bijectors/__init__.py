@@ -17,6 +17,8 @@ from tfp_flows.bijectors.modes import (
     training_mode,
 )
 from tfp_flows.bijectors.network import Network
+from tfp_flows.bijectors.orthogonal import Householder, Orthogonal
+from tfp_flows.bijectors.periodic import PeriodicConvolution
 from tfp_flows.bijectors.planar import Planar
 from tfp_flows.bijectors.radial import Radial
 from tfp_flows.bijectors.repeat import Repeat
@@ -36,11 +38,14 @@ __all__ = [
     "Coupling",
     "FactorOut",
     "FlowBijector",
+    "Householder",
     "InverseAutoregressive",
     "InvertibleConv1x1",
     "MaskedAutoregressive",
     "MaskedConvolution",
     "Network",
+    "Orthogonal",
+    "PeriodicConvolution",
     "Planar",
     "Radial",
     "Repeat",

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows._checks import one_of, positive_integer, positive_number
+from tfp_flows.bijectors import _linear
 from tfp_flows.bijectors.base import FlowBijector, Weight
 from tfp_flows.bijectors.modes import in_training_mode, log_dets_matter
 from tfp_flows.bijectors.network import Network
@@ -266,9 +267,7 @@ class Residual(FlowBijector):
         jacobian += tf.eye(size, dtype=x.dtype)
         static = x.shape[: x.shape.rank - len(self._domain)]
         jacobian = tf.ensure_shape(jacobian, [*static, size, size])
-        # Its determinant is positive, and XLA (TF 2.21) knows no operation for it.
-        upper = tf.linalg.qr(jacobian)[1]
-        return tf.reduce_sum(tf.math.log(tf.abs(tf.linalg.diag_part(upper))), axis=-1)
+        return _linear.log_abs_det(jacobian)
 
     def _series(self, x, context):
         """An estimate, with the estimate of its gradient."""
