@@ -65,6 +65,11 @@ def pixel_cnn(kind, elementwise_map, **kwargs):
     return case(kind, elementwise_map, conditioners.PixelCNN, **kwargs)
 
 
+def pixel_rnn(kind, elementwise_map, **kwargs):
+    kwargs = {"num_layers": 2, "filters": 3, "units": 2, "first_kernel_size": 3, **kwargs}
+    return case(kind, elementwise_map, conditioners.DiagonalBiLSTM, **kwargs)
+
+
 def _recipe(recipe, shape, **kwargs):
     return lambda dtype: recipe(shape, seed=0, dtype=dtype, activation="tanh", **kwargs).bijector
 
@@ -81,6 +86,15 @@ CASES = {
         order="right-to-left",
         context_size=[2, 2, 1],
         first_kernel_size=3,
+        num_layers=1,
+    ),
+    "pixel_rnn_right_to_left_context_a_pixel": pixel_rnn(
+        IAF,
+        AFFINE,
+        shape=[3, 2, 1],
+        places=range(6)[::-1],
+        order="right-to-left",
+        context_size=[3, 2, 1],
         num_layers=1,
     ),
     "transformer_of_patches_context": transformer(
