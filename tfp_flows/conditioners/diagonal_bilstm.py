@@ -39,7 +39,8 @@ class DiagonalBiLSTM(RasterConditioner):
     directions: rows are shifted, each by one pixel more than that above, so that a diagonal becomes
     a column. Step by step (`init_cache`, `step`: see `tfp_flows.bijectors.stepwise`) a step is a
     channel of a pixel. From the left the layers go from pixel to pixel; from the right they go
-    through a row when it is complete, all layers at once.
+    through a row when it is complete, all layers at once. XLA compiles the steps; their gradient it
+    does not (TF 2.21), that of a call it does.
 
     Shapes: `x` is `[batch, H, W, C]`, the output `[batch, H, W, num_parameters * C]`,
     parameter-major in the last axis. The context is `[batch, context_size]`, one vector for all
