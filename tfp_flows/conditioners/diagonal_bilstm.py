@@ -29,8 +29,9 @@ class DiagonalBiLSTM(RasterConditioner):
 
     What comes from the right is taken from the row above: in its own row it has seen the pixels to
     come. So one layer sees every pixel before its own but one, the last of the row above, which
-    only the first kernel sees, within its reach. Channel q of a pixel depends on the pixels before it, row by row, and on channels
-    0 .. q - 1 of its own (red, green, blue), and on nothing else, whatever values the weights have.
+    only the first kernel sees, within its reach. Channel q of a pixel depends on the pixels before
+    it, row by row, and on channels 0 .. q - 1 of its own (red, green, blue), and on nothing else,
+    whatever values the weights have.
     `W''` starts at zero (`zero_output`), so that a fresh flow is the identity, and so do the S, so
     that depth does not blow up the activations; the biases of `k` start at one, so that the
     memory lasts.
