@@ -9,6 +9,7 @@ from tfp_flows.flows.made import made
 from tfp_flows.flows.maf import maf
 from tfp_flows.flows.nice import nice
 from tfp_flows.flows.pixel_cnn import pixel_cnn
+from tfp_flows.flows.pixel_rnn import pixel_rnn
 from tfp_flows.flows.planar import planar
 from tfp_flows.flows.real_nvp import real_nvp
 from tfp_flows.flows.residual import residual
@@ -26,6 +27,7 @@ __all__ = [
     "maf",
     "nice",
     "pixel_cnn",
+    "pixel_rnn",
     "planar",
     "real_nvp",
     "residual",
