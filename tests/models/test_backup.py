@@ -75,7 +75,7 @@ CASES = {
     ),
 }
 
-# Killed before there is a backup, and once more after that.
+# Killed a second time, after a resumption.
 TWICE = ("arrays", "dataset")
 
 
