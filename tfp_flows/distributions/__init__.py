@@ -15,6 +15,8 @@ from tfp_flows.distributions.outputs import (
     Output,
     get_output,
 )
+from tfp_flows.distributions.stochastic import StochasticDistribution
+from tfp_flows.distributions.surjected import Surjected
 
 __all__ = [
     "AutoregressiveDistribution",
@@ -26,6 +28,8 @@ __all__ = [
     "MADEDistribution",
     "NormalOutput",
     "Output",
+    "StochasticDistribution",
+    "Surjected",
     "condition",
     "get_output",
 ]
