@@ -41,6 +41,13 @@ def worker_of(strategy):
     return strategy.extended._id_in_cluster
 
 
+def caches_of(dataset):
+    """The nearest `cache()` on each way from a dataset to its sources."""
+    if type(dataset).__name__ == "CacheDataset":
+        return [dataset]
+    return [found for upstream in dataset._inputs() for found in caches_of(upstream)]
+
+
 # --- Keras's optimizers. ---
 
 
