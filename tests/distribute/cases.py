@@ -201,6 +201,41 @@ def train_on_different_data(strategy):
     return {**found, "loss": np.array(history.history["loss"])}
 
 
+def train_by_flow_matching(strategy, by_hand):
+    """Three steps, in which each of two replicas draws noise for its own rows."""
+    import keras
+
+    from tfp_flows import FlowModel, flows, objectives
+    from tfp_flows.models import steps
+
+    fold_in = tf.random.experimental.stateless_fold_in
+    x, batch, rate = X[:45], 16, 0.05
+    with strategy.scope():
+        flow = flows.continuous([4], hidden_units=(8,), activation="tanh", seed=0)
+        model = FlowModel(flow, objective=objectives.FlowMatching())
+        model.compile(optimizer=keras.optimizers.SGD(rate))
+    if by_hand:
+        stream, total = len(steps._STREAMS) + steps._STREAMS["train"], 0.0
+        for step, first in enumerate(range(0, len(x), batch)):
+            rows = x[first : first + batch]
+            with tf.GradientTape() as tape:
+                losses = [
+                    model.objective.loss(flow, (part, None), fold_in([stream, step], n))
+                    for n, part in enumerate(np.array_split(rows, 2))
+                ]
+                loss = tf.reduce_mean(tf.concat(losses, axis=0))
+            variables = flow.trainable_variables
+            for v, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+                v.assign_sub(rate * gradient)
+            total += loss.numpy() * len(rows) / len(x)
+        losses = [total]
+    else:
+        dataset = tf.data.Dataset.from_tensor_slices(x).batch(batch)
+        losses = model.fit(dataset, verbose=0).history["loss"]
+    found = {f"weight_{n}": np.asarray(v) for n, v in enumerate(model.variables)}
+    return {**found, "loss": np.array(losses)}
+
+
 def main(name, folder, *names):
     from tfp_flows import distribute
 
@@ -211,6 +246,9 @@ def main(name, folder, *names):
     suffix = "" if cluster is None or cluster.is_chief else ".second"
     for case in names or (ON_WORKERS if name == "workers" else CASES):
         np.savez(os.path.join(folder, case + suffix), **train(CASES[case], strategy))
+    if name != "device":
+        found = train_by_flow_matching(strategy, by_hand=name == "one")
+        np.savez(os.path.join(folder, "flow_matching" + suffix), **found)
     if name in ("one", "workers"):
         found = train_on_different_data(strategy)
         np.savez(os.path.join(folder, "different_data" + suffix), **found)
