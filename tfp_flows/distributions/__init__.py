@@ -15,6 +15,9 @@ from tfp_flows.distributions.outputs import (
     Output,
     get_output,
 )
+from tfp_flows.distributions.sampler import Sampler
+from tfp_flows.distributions.vae import VAE
+from tfp_flows.distributions.vamp_prior import VampPrior
 
 __all__ = [
     "AutoregressiveDistribution",
@@ -26,6 +29,9 @@ __all__ = [
     "MADEDistribution",
     "NormalOutput",
     "Output",
+    "Sampler",
+    "VAE",
+    "VampPrior",
     "condition",
     "get_output",
 ]

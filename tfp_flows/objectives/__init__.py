@@ -1,8 +1,19 @@
 """What a `FlowModel` is trained for: the likelihood of data, by default, or something else."""
 
 from tfp_flows.objectives.base import Objective
+from tfp_flows.objectives.elbo import ELBO, WarmUp
 from tfp_flows.objectives.flow_matching import FlowMatching
 from tfp_flows.objectives.maximum_likelihood import MaximumLikelihood
 from tfp_flows.objectives.reverse_kl import ReverseKL
+from tfp_flows.objectives.two_samples import MMD, SlicedWasserstein
 
-__all__ = ["FlowMatching", "MaximumLikelihood", "Objective", "ReverseKL"]
+__all__ = [
+    "ELBO",
+    "MMD",
+    "FlowMatching",
+    "MaximumLikelihood",
+    "Objective",
+    "ReverseKL",
+    "SlicedWasserstein",
+    "WarmUp",
+]

@@ -93,8 +93,8 @@ class ReverseKL(Objective):
         if road.context_shapes is not None:
             raise ValueError(
                 f"{title}: ReverseKL is for one target, but the distribution takes a context. "
-                "Build it without context_size; for an amortised posterior write the loss into a "
-                "model of its own (examples/vae_iaf.py)."
+                "Build it without context_size; an amortised posterior belongs into a "
+                "distributions.VAE."
             )
         if road.base.reparameterization_type != tfd.FULLY_REPARAMETERIZED:
             raise ValueError(
