@@ -33,7 +33,7 @@ parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
 )
 parser.add_argument("--objective", default="mmd", choices=OBJECTIVES, help="%(default)s")
-parser.add_argument("--epochs", type=int, default=60, help="default: %(default)s")
+parser.add_argument("--epochs", type=int, default=150, help="default: %(default)s")
 parser.add_argument("--out", default="moment_matching.png", help="picture: %(default)s")
 args = parser.parse_args()
 data, test = (make_moons(4000, noise=0.05, random_state=n)[0].astype("float32") for n in (0, 1))
@@ -41,7 +41,7 @@ data, test = (make_moons(4000, noise=0.05, random_state=n)[0].astype("float32") 
 keras.utils.set_random_seed(0)
 dense = keras.layers.Dense
 network = keras.Sequential([*[dense(64, activation="relu") for _ in range(3)], dense(2)])
-sampler = distributions.Sampler(network, tfd.Sample(tfd.Uniform(-1.0, 1.0), 4))
+sampler = distributions.Sampler(network, tfd.Sample(tfd.Uniform(-1.0, 1.0), 2))
 models = {
     args.objective: FlowModel(sampler, objective=OBJECTIVES[args.objective]),
     "likelihood": FlowModel(flows.real_nvp([2], num_couplings=8, hidden_units=(64, 64), seed=0)),

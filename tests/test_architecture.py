@@ -36,7 +36,7 @@ ARROWS = {
     "saving": {"elementwise", "version"},
     "export": {"preprocessing", "version"},
     "objectives": {"bijectors"},
-    "models": {"bijectors", "objectives", "preprocessing", "saving", "export"},
+    "models": {"bijectors", "distributions", "objectives", "preprocessing", "saving", "export"},
     "tables": {"conditioners", "elementwise", "bijectors", "models", "saving"},
     "testing": {"bijectors", "models"},
 }

@@ -121,7 +121,11 @@ def test_moments_of_a_flow():
             ValueError,
             "differentiates through samples",
         ),
-        (lambda: FlowModel(sampler()), ValueError, "has no density.*Give it an objective of samples"),
+        (
+            lambda: FlowModel(sampler()),
+            ValueError,
+            "has no density.*Give it an objective of samples",
+        ),
         (
             lambda: distributions.Sampler(abs, tfd.Sample(tfd.Normal(0.0, 1.0), 2)),
             TypeError,

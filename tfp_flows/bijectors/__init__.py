@@ -25,6 +25,7 @@ from tfp_flows.bijectors.rescale import Rescale
 from tfp_flows.bijectors.residual import Residual
 from tfp_flows.bijectors.road import context_kwargs
 from tfp_flows.bijectors.squeeze import Squeeze
+from tfp_flows.bijectors.stochastic import StochasticTransform, likelihood_of
 from tfp_flows.bijectors.sylvester import Sylvester
 
 __all__ = [
@@ -49,10 +50,12 @@ __all__ = [
     "Rescale",
     "Residual",
     "Squeeze",
+    "StochasticTransform",
     "Sylvester",
     "Weight",
     "context_kwargs",
     "data_dependent_initialization",
     "in_training_mode",
+    "likelihood_of",
     "training_mode",
 ]

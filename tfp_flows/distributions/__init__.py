@@ -16,6 +16,8 @@ from tfp_flows.distributions.outputs import (
     get_output,
 )
 from tfp_flows.distributions.sampler import Sampler
+from tfp_flows.distributions.stochastic import StochasticDistribution
+from tfp_flows.distributions.surjected import Surjected
 from tfp_flows.distributions.vae import VAE
 from tfp_flows.distributions.vamp_prior import VampPrior
 
@@ -30,6 +32,8 @@ __all__ = [
     "NormalOutput",
     "Output",
     "Sampler",
+    "StochasticDistribution",
+    "Surjected",
     "VAE",
     "VampPrior",
     "condition",

@@ -9,6 +9,8 @@ import tensorflow_probability as tfp
 from tfp_flows import _arguments, _private
 from tfp_flows.bijectors.modes import data_dependent_initialization
 from tfp_flows.bijectors.road import Road
+from tfp_flows.bijectors.stochastic import likelihood_of
+from tfp_flows.distributions import Surjected
 from tfp_flows.models import datasets, replicas, xla
 from tfp_flows.models.callbacks import adapted
 from tfp_flows.models.density import Density
@@ -63,7 +65,9 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         labels through an `Embedding`) to the context that the distribution takes; trained with
         it. Contexts are then given raw everywhere, with one batch axis.
       dequantization: `preprocessing.UniformDequantization` to train on integer data (images):
-        fresh noise every step, the same for the same seed. Default: the data are continuous.
+        fresh noise every step, the same for the same seed. Any other `StochasticTransform` is
+        short for `distributions.Surjected(distribution, dequantization)` as the distribution.
+        Default: the data are continuous.
       objective: what it is trained for (see `tfp_flows.objectives`). Default: the likelihood of
         the data. With another one `evaluate` reports its mean as "loss", and the mean negative
         log-likelihood as "nats", where there are data and the log-density is exact.
@@ -112,6 +116,10 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                 f"FlowModel: expected a tfd.Distribution, got {type(distribution).__name__}. Wrap "
                 "a bijector: tfd.TransformedDistribution(base, bijector)."
             )
+        # The uniform one has no weights: the model dequantizes before it scores, and its samples,
+        # latents and floating data are those of the continuous distribution.
+        if dequantization is not None and not hasattr(dequantization, "shared_noise"):
+            distribution, dequantization = Surjected(distribution, dequantization), None
         road = Road(distribution)
         dtype = road.dtype
         # A dtype of its own: under a global mixed policy Keras would cast x to bfloat16.
@@ -208,6 +216,20 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         return MaximumLikelihood() if self._objective is None else self._objective
 
     @property
+    def likelihood(self):
+        """What `log_prob` is: `"exact"`, a `"bound"` of it from below, or an `"estimate"`.
+
+        The last two are drawn with noise. The mean over the draws of an importance-weighted
+        estimate, too, lies below the exact value, the closer the more samples it has.
+        """
+        return likelihood_of(self.dequantization, self._road)
+
+    @property
+    def num_samples(self):
+        """Of an `"estimate"` how many samples a `log_prob` draws, else `None`."""
+        return self._road.num_samples if self.likelihood == "estimate" else None
+
+    @property
     def event_shape(self):
         """Shape of one example."""
         return self._example.event_shape
@@ -278,7 +300,10 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         if training and self.dequantization is not None and not x.dtype.is_floating:
             x = tf.cast(self.dequantization(x, seed=stateless_seed(None)), self._example.dtype)
         context = self._embedded(context, training)
-        return self._log_prob(self._prepare(x), context, training)
+        noise = None
+        if training:
+            noise = self._road.draw_noise([tf.shape(x)[0]], stateless_seed(None))
+        return self._log_prob(self._prepare(x), context, training, noise)
 
     def stateless_call(self, trainable_variables, non_trainable_variables, *args, **kwargs):
         """`keras.Model.stateless_call`, for models whose variables are all in Keras layers.
@@ -338,8 +363,8 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                 )
         asked = jit_compile
         if jit_compile == "auto":
-            # Objectives and context networks can be anything, of which nothing was measured.
-            plain = self._objective is None and self._embedding is None
+            # Objectives, context networks and stochastic parts can be anything: none was measured.
+            plain = self._objective is None and self._embedding is None and not self._road.is_noisy
             plain = plain and all(layer.supports_jit for layer in self._networks)
             jit_compile = plain and xla.pays(self.distribution, self.distribute_strategy)
         if metrics and self._objective is not None:
@@ -499,6 +524,9 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
 
     def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
         """`keras.Model.evaluate`: mean negative log-likelihood in nats, and bits/dim.
+
+        Where `model.likelihood` is a bound or an estimate, that of what it is, with noise of its
+        own for each row, the same at every call: above the exact figure on average.
 
         Of a model with another objective its mean, as "loss", and "nats". An objective that needs
         no data takes `steps` instead.
