@@ -23,6 +23,8 @@ def vae():
     base = flows.gaussian([2], context_size=3, seed=0)
     prior = VampPrior(base, encoder, X[:4])
     posterior = flows.iaf([2], num_layers=1, hidden_units=(8,), context_size=3, base=base, seed=0)
+    for n, v in enumerate(posterior.trainable_variables):  # No fresh one is told from its prior.
+        v.assign_add(0.3 * tf.random.stateless_normal(v.shape, [n, 7]))
     return VAE(prior, encoder, decoder, posterior)
 
 
@@ -36,8 +38,9 @@ def test_free_bits_are_the_formula(built, beta):
     """Equation 15, one group: the larger of the number and the batch's mean divergence."""
     output, prior, posterior = built.terms(X, seed=[0, 1])
     divergence = np.mean(posterior - prior)
-    for free in (0.0, divergence - 0.1, divergence + 0.1):
-        free = max(0.0, float(free))
+    assert divergence > 0.1
+    for free in (0.0, 0.5 * divergence, 1.5 * divergence):
+        free = float(free)
         objective = objectives.ELBO(beta=beta, free_bits=free)
         variables = built.trainable_variables
         with tf.GradientTape(persistent=True) as tape:
@@ -71,10 +74,12 @@ def test_fit_files_and_exports(tmp_path, built):
     assert end["nats"] < start["nats"] and set(end) == {"loss", "nats", "bits_per_dim"}
     estimate = model.estimate_log_prob(X[:5], num_samples=400)
     bound = np.mean([built.log_prob(X[:5], seed=[0, n]) for n in range(40)], axis=0)
-    assert (bound - 0.05 < estimate.log_prob).all() and (estimate.standard_error < 0.1).all()
+    assert (bound - 0.05 < estimate.log_prob.numpy()).all()
+    assert (estimate.standard_error.numpy() < 0.1).all()
 
     scores = model.log_prob(X[:5]).numpy()
-    np.testing.assert_array_equal(model.log_prob(X[4:5]), scores[4:])  # Of the row alone.
+    alone = model.log_prob(X[4:5])  # The same draw, wherever a row stands.
+    np.testing.assert_allclose(alone, scores[4:], rtol=1e-6)
     path = str(tmp_path / "vae.keras")
     model.save(path)
     again = tfp_flows.load(path)

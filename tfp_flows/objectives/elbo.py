@@ -15,7 +15,8 @@ class ELBO(Objective):
 
         loss = -log p(x | z) + beta * max(free_bits, KL),   KL = log q(z | x) - log p(z)
 
-    with one z of the posterior a row, and KL in the maximum the mean over the rows of the batch.
+    with one z of the posterior a row, and KL in the maximum the mean over the rows of the batch;
+    without free bits there is no maximum, and the gradient is unbiased.
     At the defaults it is what a VAE is trained for without an objective, `-log_prob`. The weights
     are for training alone: `log_prob`, and "nats" in `evaluate`, stay the bound.
 
