@@ -188,6 +188,25 @@ def test_decoders_that_give_a_context():
         assert x.dtype == vae.dtype and vae.log_prob(x[None], seed=3).shape == (1, 3)
 
 
+def test_a_prior_and_an_output_that_are_bounds_themselves():
+    """A VAE over the latents of another: two layers of latents, and still E w = p."""
+    top = linear(0.1, 0.2)  # Its events are three real numbers: they are the latents of the next.
+    raw = 3 * np.arctanh(np.log(0.5) / 3)
+    below = dense(np.hstack([np.eye(3), np.zeros([3, 3])]), [0.0] * 3 + [raw] * 3)
+    spread = W @ W.T + (S**2 + 0.25) * np.eye(3)
+    x = X[:2]
+    log_p = stats.multivariate_normal(B, spread).logpdf(x)
+    gain, rest = np.eye(3) - 0.25 * np.linalg.inv(spread), 0.25 * np.eye(3)
+    raw = 7 * np.arctanh(0.5 * np.log(1.2 * np.diag(rest @ gain)) / 7)
+    up = dense(np.hstack([gain, np.zeros([3, 3])]), [*(B - gain @ B), *raw])
+    vae = VAE(top, up, below, output="normal")
+    draws = vae.log_prob(np.tile(x, [4000, 1, 1]), seed=[0, 1]).numpy()
+    weights = np.exp(draws - log_p)
+    error = weights.std(axis=0) / 4000**0.5
+    assert (np.abs(weights.mean(axis=0) - 1) < 4 * error).all() and (error < 0.05).all()
+    assert (draws.mean(axis=0) < log_p).all()
+
+
 def test_vamp_prior_is_the_mean_of_posteriors():
     posterior = flows.gaussian([2], context_size=4, seed=0, dtype=tf.float64)
     posterior.bijector.submodules[0].layer.set_weights([np.eye(4), np.zeros(4)])

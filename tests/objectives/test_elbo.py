@@ -126,6 +126,11 @@ def test_without_an_objective_the_loss_is_the_bound():
             ValueError,
             "is for a distributions.VAE, got",
         ),
+        (
+            lambda: FlowModel(vae().copy(num_samples=2), objective=objectives.ELBO()),
+            ValueError,
+            "weighs the terms of one draw, got a VAE of num_samples=2",
+        ),
     ],
 )
 def test_bad_input(make, error, message):

@@ -109,7 +109,6 @@ class VAE(StochasticDistribution):
         parameters["output"] = given
         _check_part(output, "output", title)
         self._output, self._output_road = output, self._no_dependency(Road(output))
-        self._noisy = self._no_dependency([r for r in (road, self._output_road) if r.is_noisy])
         common = {"owner": title, "dtype": road.dtype}
         event = tuple(output.event_shape.as_list())
         self._encoder = Network(
@@ -194,7 +193,8 @@ class VAE(StochasticDistribution):
         Args:
           x: data `[..., *event_shape]`.
           seed: `int`, or a pair of int32. Default: a fresh one.
-          noise: what the draw is made of, as `draw_noise` gives it. Default: by the seed.
+          noise: what one draw is made of, as `draw_noise` gives it without `num_samples`. Default:
+            by the seed.
 
         Returns:
           log p(x | z), log p(z) and log q(z | x), each `[...]`, in nats.
@@ -207,22 +207,20 @@ class VAE(StochasticDistribution):
         return self._terms(*self._together(x, noise, None, batch)[:2])
 
     def _draw_noise(self, shape, seed):
-        """The point of the posterior's base; and what prior and output need, if they are bounds."""
+        """The posterior's point of its base, and what prior and output draw, if they are bounds."""
         seeds = tfp.random.split_seed(seed, 3)
-        noise = [self._posterior_road.base_sample(tf.stack(shape), seeds[0])]
-        for road, own in zip(self._noisy, seeds[1:], strict=False):
-            noise.append(road.draw_noise(shape, own))
-        return tuple(noise)
+        drawn = [
+            [road.draw_noise(shape, own)] if road.is_noisy else []
+            for road, own in zip((self._prior_road, self._output_road), seeds[1:], strict=True)
+        ]
+        return [self._posterior_road.base_sample(tf.stack(shape), seeds[0]), *drawn]
 
     def _terms(self, x, noise):
-        u, *others = noise
-        others = dict(zip(map(id, self._noisy), others, strict=True))
+        u, of_prior, of_output = noise
         road, context = self._posterior_road, self._encoder(self._seen(x))
         z, log_det, _ = walk(road.back, u, context, road.base_ndims)
-        log_output = self._output_road.log_prob(
-            x, self._decoder(z), others.get(id(self._output_road))
-        )
-        log_prior = self._prior_road.log_prob(z, None, others.get(id(self._prior_road)))
+        log_output = self._output_road.log_prob(x, self._decoder(z), *of_output)
+        log_prior = self._prior_road.log_prob(z, None, *of_prior)
         return log_output, log_prior, road.base_log_prob(u) - log_det
 
     def _log_prob(self, x, **kwargs):

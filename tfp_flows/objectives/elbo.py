@@ -72,6 +72,11 @@ class ELBO(Objective):
                 f"{title}: objectives.ELBO is for a distributions.VAE, got "
                 f"{type(distribution).__name__} '{distribution.name}'. Leave the objective out."
             )
+        if distribution.num_samples is not None:
+            raise ValueError(
+                f"{title}: objectives.ELBO weighs the terms of one draw, got a VAE of "
+                f"num_samples={distribution.num_samples}. Leave the one or the other out."
+            )
 
     def loss(self, distribution, batch, seed):
         """The weighted terms of each row."""
