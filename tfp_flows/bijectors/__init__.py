@@ -4,6 +4,7 @@ from tfp_flows.bijectors.actnorm import ActNorm
 from tfp_flows.bijectors.base import FlowBijector, Weight
 from tfp_flows.bijectors.batch_norm import BatchNorm
 from tfp_flows.bijectors.chain import Chain
+from tfp_flows.bijectors.context_map import ContextMap
 from tfp_flows.bijectors.continuous import Continuous
 from tfp_flows.bijectors.conv1x1 import InvertibleConv1x1
 from tfp_flows.bijectors.coupling import AdditiveCoupling, AffineCoupling, Coupling
@@ -35,6 +36,7 @@ __all__ = [
     "AffineCoupling",
     "BatchNorm",
     "Chain",
+    "ContextMap",
     "Continuous",
     "Coupling",
     "FactorOut",

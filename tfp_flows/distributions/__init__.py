@@ -15,8 +15,11 @@ from tfp_flows.distributions.outputs import (
     Output,
     get_output,
 )
+from tfp_flows.distributions.sampler import Sampler
 from tfp_flows.distributions.stochastic import StochasticDistribution
 from tfp_flows.distributions.surjected import Surjected
+from tfp_flows.distributions.vae import VAE
+from tfp_flows.distributions.vamp_prior import VampPrior
 
 __all__ = [
     "AutoregressiveDistribution",
@@ -28,8 +31,11 @@ __all__ = [
     "MADEDistribution",
     "NormalOutput",
     "Output",
+    "Sampler",
     "StochasticDistribution",
     "Surjected",
+    "VAE",
+    "VampPrior",
     "condition",
     "get_output",
 ]

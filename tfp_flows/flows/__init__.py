@@ -1,6 +1,7 @@
 """Recipes: each composes bijectors and conditioners into a `tfd.TransformedDistribution`."""
 
 from tfp_flows.flows.continuous import continuous
+from tfp_flows.flows.gaussian import gaussian
 from tfp_flows.flows.glow import glow
 from tfp_flows.flows.iaf import iaf
 from tfp_flows.flows.jet import jet
@@ -19,6 +20,7 @@ from tfp_flows.flows.wavenet import wavenet
 
 __all__ = [
     "continuous",
+    "gaussian",
     "glow",
     "iaf",
     "jet",

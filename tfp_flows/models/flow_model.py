@@ -172,6 +172,12 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
             )
         if isinstance(objective, MaximumLikelihood):
             objective = None
+        has_density = getattr(road.base, "has_density", True)
+        if objective is None and not has_density:
+            raise ValueError(
+                f"{title}: the distribution '{distribution.name}' has no density, and so no "
+                "likelihood to train. Give it an objective of samples, such as objectives.MMD()."
+            )
         if objective is not None:
             objective.check(distribution, title)
             self._check_data_free(objective, dequantization)
@@ -180,7 +186,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         self._loss_nats = keras.metrics.Mean(name="loss", dtype="float64")
         self._nats = None
         estimated = any(getattr(s.bijector, "estimates_log_det", False) for s in self._road.steps)
-        if objective is not None and objective.needs_data and not estimated:
+        if objective is not None and objective.needs_data and has_density and not estimated:
             self._nats = keras.metrics.Mean(name="nats", dtype="float64")
         self._bits_per_dim = None
         if bits_per_dim is None:
