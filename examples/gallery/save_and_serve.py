@@ -36,13 +36,14 @@ pathlib.Path("consumer.py").write_text(
 import numpy as np
 import tensorflow as tf
 
-served = tf.saved_model.load("served")
-np.save("nats.npy", served.log_prob(tf.constant(np.load("x.npy"))))
-np.save("drawn.npy", served.sample(tf.constant(100), tf.constant([1, 2])))
+served = tf.saved_model.load("served").signatures
+nats = served["log_prob"](x=tf.constant(np.load("x.npy")))
+drawn = served["sample"](n=tf.constant(100), seed=tf.constant([1, 2]), temperature=tf.constant(1.0))
+np.savez("out.npz", nats=nats["log_prob"], drawn=drawn["samples"])
 """
 )
 subprocess.run([sys.executable, "consumer.py"], check=True, capture_output=True)
-nats, drawn = np.load("nats.npy"), np.load("drawn.npy")
+nats, drawn = np.load("out.npz").values()
 print(f"export: densities within {np.abs(nats - model.log_prob(x[:100])).max():.0e}")
 print(f"export: samples within {np.abs(drawn - model.sample(100, seed=[1, 2])).max():.0e}")
 print("functions:", ", ".join(sorted(tf.saved_model.load("served").signatures)))
