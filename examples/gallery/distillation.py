@@ -18,8 +18,8 @@ teacher = FlowModel(
     flows.continuous([2], hidden_units=(48, 48), solver="rk4", num_steps=8, seed=0),
     objective=objectives.FlowMatching(),
 )
-teacher.compile(keras.optimizers.Adam(5e-3))
-teacher.fit(x, batch_size=200, epochs=120, verbose=0)
+teacher.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-2, 100 * 20)))
+teacher.fit(x, batch_size=200, epochs=100, verbose=0)
 
 student = FlowModel(
     flows.real_nvp([2], num_couplings=8, hidden_units=(32, 32), seed=0),

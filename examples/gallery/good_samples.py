@@ -27,8 +27,9 @@ for name, rows in {"good": train, "bad": train[train[:, 0] > -0.5]}.items():
     spline = "affine_rational_quadratic_spline"
     flow = flows.real_nvp([2], num_couplings=4, hidden_units=(32, 32), elementwise=spline, seed=0)
     model = FlowModel(flow)
-    model.compile(keras.optimizers.Adam(3e-3))
-    model.fit(rows, batch_size=128, epochs=20, verbose=0)
+    rate = keras.optimizers.schedules.CosineDecay(5e-3, 25 * len(rows) // 128)
+    model.compile(keras.optimizers.Adam(rate))
+    model.fit(rows, batch_size=128, epochs=25, verbose=0)
     samples[name] = model.sample(600, seed=1).numpy()
 
 # %% [markdown]

@@ -36,7 +36,7 @@ drawn = np.repeat(test[:number], 8, axis=0)
 drawn[:, 4:] = 0
 
 
-@tf.function
+@tf.function(autograph=False)
 def logits(x):
     """Of each level, at every pixel."""
     return flow.network(flow.output.to_network(x))
