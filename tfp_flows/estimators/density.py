@@ -3,20 +3,18 @@
 import keras
 import numpy as np
 import tensorflow_probability as tfp
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tfp_flows import _checks, flows, preprocessing
-from tfp_flows._optional import optional
 from tfp_flows.models import FlowModel, datasets
-
-_base = optional("sklearn.base", "tfp_flows.estimators", "sklearn")
-_validation = optional("sklearn.utils.validation", "tfp_flows.estimators", "sklearn")
-_random = optional("sklearn.utils", "tfp_flows.estimators", "sklearn").check_random_state
 
 _ROWS = 4096  # that are scored at a time
 _SEEDS = 2**31 - 1
 
 
-class FlowDensity(_base.DensityMixin, _base.BaseEstimator):
+class FlowDensity(DensityMixin, BaseEstimator):
     """A density of rows, learned by a flow, as an estimator of scikit-learn.
 
     It has what scikit-learn's own densities have (`KernelDensity`, `GaussianMixture`), so that
@@ -58,13 +56,19 @@ class FlowDensity(_base.DensityMixin, _base.BaseEstimator):
       TypeError, ValueError: by `fit`, for arguments out of range, or rows that are not finite,
         constant in a column, or fewer than 2.
 
-    >>> from sklearn.model_selection import cross_val_score
     >>> x = np.random.default_rng(0).normal(size=(200, 2))
     >>> density = FlowDensity("maf", options={"num_layers": 1, "hidden_units": (8,)}, epochs=2)
-    >>> cross_val_score(density, x, cv=2).shape
-    (2,)
-    >>> density.fit(x).sample(3, random_state=0).shape
+    >>> density.fit(x).score_samples(x[:5]).shape
+    (5,)
+    >>> density.sample(3, random_state=0).shape
     (3, 2)
+
+    ```python
+    from sklearn.model_selection import GridSearchCV
+
+    grid = {"options": [{"num_layers": 3}, {"num_layers": 6}], "learning_rate": [1e-3, 3e-3]}
+    best = GridSearchCV(FlowDensity("maf", random_state=0), grid, cv=3).fit(x).best_estimator_
+    ```
     """
 
     def __init__(
@@ -108,8 +112,8 @@ class FlowDensity(_base.DensityMixin, _base.BaseEstimator):
         batch_size = _checks.positive_integer(self.batch_size, "batch_size", title)
         rate = _checks.positive_number(self.learning_rate, "learning_rate", title)
         patience = _checks.positive_integer(self.patience, "patience", title)
-        x = _validation.validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        rng = _random(self.random_state)
+        x = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        rng = check_random_state(self.random_state)
         seed, order = rng.randint(_SEEDS), rng.permutation(len(x))
         held_out = 0
         if self.validation_fraction is not None:
@@ -166,8 +170,8 @@ class FlowDensity(_base.DensityMixin, _base.BaseEstimator):
         Returns:
           NumPy array `[n]`.
         """
-        _validation.check_is_fitted(self, "model_")
-        x = _validation.validate_data(self, X, dtype=np.float64, reset=False).astype(np.float32)
+        check_is_fitted(self, "model_")
+        x = validate_data(self, X, dtype=np.float64, reset=False).astype(np.float32)
         parts = [self.model_.log_prob(x[i : i + _ROWS]) for i in range(0, len(x), _ROWS)]
         return np.concatenate(parts).astype(np.float64)
 
@@ -194,6 +198,7 @@ class FlowDensity(_base.DensityMixin, _base.BaseEstimator):
         Returns:
           NumPy array `[n_samples, D]`, float32.
         """
-        _validation.check_is_fitted(self, "model_")
+        check_is_fitted(self, "model_")
         number = _checks.positive_integer(n_samples, "n_samples", "FlowDensity.sample")
-        return self.model_.sample(number, seed=_random(random_state).randint(_SEEDS)).numpy()
+        seed = check_random_state(random_state).randint(_SEEDS)
+        return self.model_.sample(number, seed=seed).numpy()
