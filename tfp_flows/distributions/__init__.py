@@ -3,6 +3,7 @@
 A `FlowModel` takes them as it takes a flow, and they may be the base of one.
 """
 
+from tfp_flows.distributions.augmented import Augmented, Slice
 from tfp_flows.distributions.autoregressive import AutoregressiveDistribution
 from tfp_flows.distributions.conditioned import Conditioned, condition
 from tfp_flows.distributions.made import MADEDistribution
@@ -19,6 +20,7 @@ from tfp_flows.distributions.stochastic import StochasticDistribution
 from tfp_flows.distributions.surjected import Surjected
 
 __all__ = [
+    "Augmented",
     "AutoregressiveDistribution",
     "BernoulliOutput",
     "CategoricalOutput",
@@ -28,6 +30,7 @@ __all__ = [
     "MADEDistribution",
     "NormalOutput",
     "Output",
+    "Slice",
     "StochasticDistribution",
     "Surjected",
     "condition",
