@@ -128,7 +128,7 @@ class WarmUp(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         """Sets the weight of the next step."""
-        share = float(self.model.optimizer.iterations) / self.num_steps
+        share = int(self.model.optimizer.iterations.numpy()) / self.num_steps
         self.model.objective.beta.assign(min(1.0, self.start + (1.0 - self.start) * share))
 
 
