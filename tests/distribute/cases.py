@@ -73,6 +73,18 @@ def regularized():
     return tfp.distributions.TransformedDistribution(base, coupling)
 
 
+def bounded():
+    """A density drawn with noise of two kinds: learned dequantization of an augmented flow."""
+    from tfp_flows import distributions, flows, preprocessing
+
+    kwargs = {"num_levels": 1, "num_steps": 1, "hidden_filters": 4}
+    joint = flows.glow([4, 4, 2], seed=0, **kwargs)
+    more = flows.glow([4, 4, 1], context_size=16, seed=1, **kwargs)
+    noise = flows.glow([4, 4, 1], context_size=16, seed=2, base="logistic", **kwargs)
+    dequantization = preprocessing.VariationalDequantization(noise, 17)
+    return distributions.Surjected(distributions.Augmented(joint, more), dequantization)
+
+
 @dataclasses.dataclass
 class Case:
     """How a model is made and trained."""
@@ -83,7 +95,8 @@ class Case:
     batch: int = 16
     epochs: int = 5
     compile: dict = dataclasses.field(default_factory=dict)
-    integers: bool = False
+    integers: bool = False  # whose dequantization is the model's
+    levels: bool = False  # whose dequantization, if any, is the distribution's
     context: bool = False
     weighted: bool = False
     validation: bool = False
@@ -114,6 +127,7 @@ CASES = {
     "validation": Case(rows=61, validation=True),
     "batch_norm": Case(flow=lambda: maf(normalization="batch_norm"), rows=61),
     "images": Case(flow=glow, rows=65, integers=True, scores=True, optimizer={"rate": 0.005}),
+    "bounded": Case(flow=bounded, rows=65, levels=True, scores=True, optimizer={"rate": 0.005}),
     "stacked": Case(
         flow=lambda: glow(stacked=True),
         rows=65,
@@ -141,7 +155,7 @@ def train(case, strategy):
         noise = preprocessing.UniformDequantization(17, seed=3) if case.integers else None
         model = FlowModel(case.flow(), dequantization=noise)
         model.compile(optimizer=make_optimizer(**case.optimizer), **case.compile)
-    x = (IMAGES if case.integers else X)[: case.rows]
+    x = (IMAGES if case.integers or case.levels else X)[: case.rows]
     data = {"x": x}
     if case.context:
         data["context"] = CONTEXT[: case.rows]

@@ -3,6 +3,7 @@
 A `FlowModel` takes them as it takes a flow, and they may be the base of one.
 """
 
+from tfp_flows.distributions.augmented import Augmented, Slice
 from tfp_flows.distributions.autoregressive import AutoregressiveDistribution
 from tfp_flows.distributions.conditioned import Conditioned, condition
 from tfp_flows.distributions.made import MADEDistribution
@@ -22,6 +23,7 @@ from tfp_flows.distributions.vae import VAE
 from tfp_flows.distributions.vamp_prior import VampPrior
 
 __all__ = [
+    "Augmented",
     "AutoregressiveDistribution",
     "BernoulliOutput",
     "CategoricalOutput",
@@ -32,6 +34,7 @@ __all__ = [
     "NormalOutput",
     "Output",
     "Sampler",
+    "Slice",
     "StochasticDistribution",
     "Surjected",
     "VAE",

@@ -28,6 +28,7 @@ class Surjected(StochasticDistribution):
       validate_args: passed to the base class.
       allow_nan_stats: passed to the base class.
       name: name of the distribution. Default: that of `distribution`.
+      parameters: of a subclass its constructor's arguments.
 
     Raises:
       TypeError: if `distribution` or `transform` is none.
@@ -54,8 +55,9 @@ class Surjected(StochasticDistribution):
         validate_args=False,
         allow_nan_stats=True,
         name=None,
+        parameters=None,
     ):
-        parameters = dict(locals())
+        parameters = dict(locals()) if parameters is None else parameters
         if not isinstance(distribution, tfd.Distribution):
             raise TypeError(
                 f"Surjected: expected a tfd.Distribution, got a {type(distribution).__name__}."

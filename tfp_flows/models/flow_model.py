@@ -496,12 +496,14 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         check_data(x, context, self._example)
         if not self._uninitialized():
             return
-        x = self._prepare(tf.convert_to_tensor(x), "initialise", 1)
+        x = tf.convert_to_tensor(x)
+        noise = self._noise(x, "initialise", 1)
+        x = self._prepare(x, "initialise", 1)
         # In the strategy's scope, and in no replica: an assignment then reaches every device.
         strategy = self.distribute_strategy
         reduce_sum = replicas.sum_over_workers(strategy)
         with strategy.scope(), data_dependent_initialization(reduce_sum):
-            self._log_prob(x, self._embedded(context))
+            self._log_prob(x, self._embedded(context), noise=noise)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         """`keras.Model.train_on_batch`, for a model that is initialised."""
