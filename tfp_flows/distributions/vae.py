@@ -51,7 +51,7 @@ class VAE(StochasticDistribution):
       prior: distribution of the latents, without batch or context.
       encoder, decoder: Keras layers; built here if they were not.
       posterior: conditional distribution of the latents, a flow over noise without variables or
-        context. Default: a normal one, with a mean and a log-scale s = 7 tanh(raw / 7) of each latent.
+        context. Default: a normal one, with a mean and a log-scale s = 7 tanh(raw / 7) each.
       output: name or `Output`, as `distributions.get_output` takes it, or a conditional
         distribution. Default: `"bernoulli"`.
       num_samples: `int >= 1`, draws of the posterior for each row. Default: one, and a bound.
