@@ -6,7 +6,8 @@ import tensorflow_probability as tfp
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.context_map import ContextMap
 from tfp_flows.bijectors.network import Network
-from tfp_flows.bijectors.road import Road, title_of, walk
+from tfp_flows.bijectors.proposal import Proposal
+from tfp_flows.bijectors.road import Road, title_of
 from tfp_flows.distributions.autoregressive import AutoregressiveDistribution
 from tfp_flows.distributions.conditioned import condition
 from tfp_flows.distributions.given import Given
@@ -49,8 +50,8 @@ class VAE(StochasticDistribution):
     Args:
       prior: distribution of the latents, without batch or context.
       encoder, decoder: Keras layers; built here if they were not.
-      posterior: conditional distribution of the latents, whose samples have a gradient. Default: a
-        normal one, with a mean and a log-scale s = 7 tanh(raw / 7) of each latent.
+      posterior: conditional distribution of the latents, a flow over noise without variables or
+        context. Default: a normal one, with a mean and a log-scale s = 7 tanh(raw / 7) each.
       output: name or `Output`, as `distributions.get_output` takes it, or a conditional
         distribution. Default: `"bernoulli"`.
       num_samples: `int >= 1`, draws of the posterior for each row. Default: one, and a bound.
@@ -102,32 +103,28 @@ class VAE(StochasticDistribution):
         if posterior is None:
             posterior = _gaussian(latent, road.dtype)
         _check_part(posterior, "posterior", title)
-        self._posterior = posterior
-        self._posterior_road = self._no_dependency(Road(posterior))
-        self._check_posterior(latent, title)
+        if tuple(posterior.event_shape) != latent:
+            raise ValueError(
+                f"{title}: the posterior must be over the prior's latents {list(latent)}, got "
+                f"{title_of(posterior)} over {posterior.event_shape.as_list()}. Make them equal."
+            )
         output, given = _output(output, decoder, latent, road.dtype, title, f"{name}_output")
         parameters["output"] = given
         _check_part(output, "output", title)
         self._output, self._output_road = output, self._no_dependency(Road(output))
-        common = {"owner": title, "dtype": road.dtype}
-        event = tuple(output.event_shape.as_list())
-        self._encoder = Network(
-            encoder,
-            input_shape=event,
-            output_shape=_context_shape(self._posterior_road, posterior, title),
-            **common,
-        )
+        self._proposal = Proposal(posterior, output.event_shape, encoder, title)
         self._decoder = Network(
             decoder,
             input_shape=latent,
             output_shape=_context_shape(self._output_road, output, title),
-            **common,
+            owner=title,
+            dtype=road.dtype,
         )
-        through = {self._output_road.base.reparameterization_type, _type_of(road)}
+        through = {part.base.reparameterization_type for part in (road, self._output_road)}
         super().__init__(
             num_samples=num_samples,
             dtype=output.dtype,
-            reparameterization_type=through.pop() if len(through) == 1 else _NOT,
+            reparameterization_type=through.pop() if len(through) == 1 else tfd.NOT_REPARAMETERIZED,
             validate_args=validate_args,
             allow_nan_stats=allow_nan_stats,
             parameters=parameters,
@@ -144,7 +141,7 @@ class VAE(StochasticDistribution):
     @property
     def posterior(self):
         """The distribution of the latents given the encoder's output as its context."""
-        return self._posterior
+        return self._proposal.flow
 
     @property
     def output(self):
@@ -154,7 +151,7 @@ class VAE(StochasticDistribution):
     @property
     def encoder(self):
         """The Keras layer from the data to the posterior's context."""
-        return self._encoder.layer
+        return self._proposal.layer
 
     @property
     def decoder(self):
@@ -172,7 +169,8 @@ class VAE(StochasticDistribution):
         Args:
           x: data `[..., *event_shape]`.
         """
-        return condition(self._posterior, self._encoder(self._seen(self._checked(x))))
+        context = self._proposal.network(self._seen(self._checked(x)))
+        return condition(self.posterior, context)
 
     def decode(self, z):
         """p(x | z): a `tfd.Distribution` over the data, whose batch shape is that of `z`.
@@ -213,15 +211,14 @@ class VAE(StochasticDistribution):
             [road.draw_noise(shape, own)] if road.is_noisy else []
             for road, own in zip((self._prior_road, self._output_road), seeds[1:], strict=True)
         ]
-        return [self._posterior_road.base_sample(tf.stack(shape), seeds[0]), *drawn]
+        return [self._proposal.draw_noise(shape, seeds[0]), *drawn]
 
     def _terms(self, x, noise):
         u, of_prior, of_output = noise
-        road, context = self._posterior_road, self._encoder(self._seen(x))
-        z, log_det, _ = walk(road.back, u, context, road.base_ndims)
+        z, log_posterior = self._proposal(self._seen(x), u)
         log_output = self._output_road.log_prob(x, self._decoder(z), *of_output)
         log_prior = self._prior_road.log_prob(z, None, *of_prior)
-        return log_output, log_prior, road.base_log_prob(u) - log_det
+        return log_output, log_prior, log_posterior
 
     def _log_prob(self, x, **kwargs):
         return super()._log_prob(self._checked(x), **kwargs)
@@ -261,31 +258,6 @@ class VAE(StochasticDistribution):
                 "no density. Give it a discrete output, or cast them."
             )
         return tf.ensure_shape(x, x.shape[: x.shape.rank - event.rank] + event)
-
-    def _check_posterior(self, latent, title):
-        posterior, base = self._posterior, self._posterior_road.base
-        if tuple(posterior.event_shape) != latent:
-            raise ValueError(
-                f"{title}: the posterior must be over the prior's latents {list(latent)}, got "
-                f"{title_of(posterior)} over {posterior.event_shape.as_list()}. Make them equal."
-            )
-        if self._posterior_road.base_context_shapes is not None or self._posterior_road.is_noisy:
-            raise ValueError(
-                f"{title}: the posterior must be bijectors of the context over a base of none, got "
-                f"the base {title_of(base)}. Take a recipe of tfp_flows.flows with context_size."
-            )
-        if _type_of(self._posterior_road) != tfd.FULLY_REPARAMETERIZED:
-            raise ValueError(
-                f"{title}: the encoder is trained through the posterior's samples, which its base "
-                f"{title_of(base)} does not allow. Take a normal or logistic base."
-            )
-
-
-_NOT = tfd.NOT_REPARAMETERIZED
-
-
-def _type_of(road):
-    return road.base.reparameterization_type
 
 
 def _gaussian(latent, dtype):

@@ -31,6 +31,14 @@ class Objective(abc.ABC):
         return None
 
     @property
+    def takes_noise(self):
+        """Whether `loss` is given, for the seed, what one `log_prob` of the batch is drawn with.
+
+        Every row then has the noise that it would have on one device.
+        """
+        return False
+
+    @property
     def allows_xla(self):
         """Whether XLA can compile it."""
         return True

@@ -41,7 +41,8 @@ class ELBO(Objective):
     >>> import tensorflow_probability as tfp
     >>> prior = tfp.distributions.MultivariateNormalDiag(tf.zeros([2]))
     >>> vae = distributions.VAE(prior, keras.layers.Dense(4), keras.layers.Dense(3))
-    >>> ELBO(free_bits=2.0).loss(vae, (tf.ones([5, 3]), None), seed=[0, 1]).shape
+    >>> noise = vae.draw_noise([5], seed=[0, 1])
+    >>> ELBO(free_bits=2.0).loss(vae, (tf.ones([5, 3]), None), noise).shape
     TensorShape([5])
 
     References:
@@ -78,9 +79,14 @@ class ELBO(Objective):
                 f"num_samples={distribution.num_samples}. Leave the one or the other out."
             )
 
+    @property
+    def takes_noise(self):
+        """It does."""
+        return True
+
     def loss(self, distribution, batch, seed):
-        """The weighted terms of each row."""
-        log_output, log_prior, log_posterior = distribution.terms(batch[0], seed=seed)
+        """The weighted terms of each row; `seed` is what the VAE's `draw_noise` gave."""
+        log_output, log_prior, log_posterior = distribution.terms(batch[0], noise=seed)
         divergence = log_posterior - log_prior
         free = tf.constant(self.free_bits, divergence.dtype)
         if self.free_bits:
@@ -128,7 +134,7 @@ class WarmUp(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         """Sets the weight of the next step."""
-        share = float(self.model.optimizer.iterations) / self.num_steps
+        share = int(self.model.optimizer.iterations.numpy()) / self.num_steps
         self.model.objective.beta.assign(min(1.0, self.start + (1.0 - self.start) * share))
 
 
