@@ -2,6 +2,7 @@
 
 from tfp_flows.flows.continuous import continuous
 from tfp_flows.flows.glow import glow
+from tfp_flows.flows.guided import guided
 from tfp_flows.flows.iaf import iaf
 from tfp_flows.flows.jet import jet
 from tfp_flows.flows.macow import macow
@@ -20,6 +21,7 @@ from tfp_flows.flows.wavenet import wavenet
 __all__ = [
     "continuous",
     "glow",
+    "guided",
     "iaf",
     "jet",
     "macow",
