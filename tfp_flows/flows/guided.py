@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_flows import bijectors
 from tfp_flows._checks import number
@@ -77,15 +78,21 @@ def guided(flow, guidance, *, annealed_guidance=False, null_context=None, name=N
             layer, guidance, annealed_guidance=annealed_guidance, null_context=null_context
         )
 
-    found = _of_distribution(flow, with_guidance)
-    return found if name is None else found.copy(name=name)
+    return _of_distribution(flow, with_guidance, flow.name if name is None else name)
 
 
-def _of_distribution(flow, with_guidance):
+def _of_distribution(flow, with_guidance, name):
     base = flow.distribution
     if isinstance(base, stock.TransformedDistribution):
-        base = _of_distribution(base, with_guidance)
-    return flow.copy(distribution=base, bijector=_of_bijector(flow.bijector, with_guidance))
+        base = _of_distribution(base, with_guidance, base.name)
+    # Not `copy`, whose result holds the flow itself, too, with the networks as they were.
+    return tfp.distributions.TransformedDistribution(
+        base,
+        _of_bijector(flow.bijector, with_guidance),
+        kwargs_split_fn=flow.parameters["kwargs_split_fn"],
+        validate_args=flow.validate_args,
+        name=name,
+    )
 
 
 def _of_bijector(bijector, with_guidance):
