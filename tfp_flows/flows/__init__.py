@@ -3,6 +3,7 @@
 from tfp_flows.flows.continuous import continuous
 from tfp_flows.flows.gaussian import gaussian
 from tfp_flows.flows.glow import glow
+from tfp_flows.flows.guided import guided
 from tfp_flows.flows.iaf import iaf
 from tfp_flows.flows.jet import jet
 from tfp_flows.flows.macow import macow
@@ -22,6 +23,7 @@ __all__ = [
     "continuous",
     "gaussian",
     "glow",
+    "guided",
     "iaf",
     "jet",
     "macow",

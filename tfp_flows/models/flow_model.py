@@ -450,7 +450,8 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                 "`sample_weight`."
             )
         x, y, kwargs["sample_weight"] = self._arrays(x, y, kwargs.get("sample_weight"))
-        warn_of_discrete(x, self._example)
+        if not self.objective.adds_noise:
+            warn_of_discrete(x, self._example)
         warn_of_scale(x, self._road, self._example)
         self._build_embedding(x, y)
         if kwargs.get("validation_data") is not None:
