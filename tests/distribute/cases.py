@@ -77,7 +77,7 @@ def bounded():
     """A density drawn with noise of two kinds: learned dequantization of an augmented flow."""
     import tensorflow_probability as tfp
 
-    from tfp_flows import bijectors, distributions, flows, preprocessing
+    from tfp_flows import bijectors, distributions, preprocessing
 
     tfd = tfp.distributions
 
