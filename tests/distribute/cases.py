@@ -75,14 +75,21 @@ def regularized():
 
 def bounded():
     """A density drawn with noise of two kinds: learned dequantization of an augmented flow."""
-    from tfp_flows import distributions, flows, preprocessing
+    import tensorflow_probability as tfp
 
-    kwargs = {"num_levels": 1, "num_steps": 1, "hidden_filters": 4}
-    joint = flows.glow([4, 4, 2], seed=0, **kwargs)
-    more = flows.glow([4, 4, 1], context_size=16, seed=1, **kwargs)
-    noise = flows.glow([4, 4, 1], context_size=16, seed=2, base="logistic", **kwargs)
+    from tfp_flows import bijectors, distributions, preprocessing
+
+    tfd = tfp.distributions
+
+    def normal(bijector, channels):
+        base = tfd.Independent(tfd.Normal(tf.zeros([4, 4, channels]), 1.0), 3)
+        return tfd.TransformedDistribution(base, bijector)
+
+    joint = normal(bijectors.ActNorm(2), 2)
+    density = distributions.Augmented(joint, normal(bijectors.Rescale([4, 4, 1]), 1))
+    noise = glow(context_size=16, base="logistic")
     dequantization = preprocessing.VariationalDequantization(noise, 17)
-    return distributions.Surjected(distributions.Augmented(joint, more), dequantization)
+    return distributions.Surjected(density, dequantization)
 
 
 @dataclasses.dataclass

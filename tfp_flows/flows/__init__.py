@@ -1,6 +1,7 @@
 """Recipes: each composes bijectors and conditioners into a `tfd.TransformedDistribution`."""
 
 from tfp_flows.flows.continuous import continuous
+from tfp_flows.flows.flow_plus_plus import flow_plus_plus
 from tfp_flows.flows.gaussian import gaussian
 from tfp_flows.flows.glow import glow
 from tfp_flows.flows.guided import guided
@@ -21,6 +22,7 @@ from tfp_flows.flows.wavenet import wavenet
 
 __all__ = [
     "continuous",
+    "flow_plus_plus",
     "gaussian",
     "glow",
     "guided",
