@@ -161,7 +161,16 @@ SPLINE = elementwise.RationalQuadraticSpline(num_bins=4)
 IMAGE = (2, 2, 2)
 FILES = ("weights_round_trip", "keras_file_round_trip", "saved_model_round_trip")
 
+
+def context_map(dtype):
+    network = conditioners.MLP(6, hidden_units=(4,), activation="tanh", seed=1, dtype=dtype)
+    return bijectors.ContextMap([3], conditioner=network, context_size=2, dtype=dtype)
+
+
 CASES = {
+    "context_map": dict(
+        make=context_map, x=points(3), context=context(), event_ndims=1, xla=False, skip=FILES[::2]
+    ),
     # Couplings over vector masks.
     "coupling_affine_halves": dict(
         make=vector_coupling(masks.halves(5), AFFINE),
@@ -323,7 +332,9 @@ CASES = {
         for direction in ("up", "right", "left")
     },
     "rescale": dict(
-        make=lambda dtype: bijectors.Rescale(IMAGE, dtype=dtype), x=points(*IMAGE), event_ndims=3
+        make=lambda dtype: bijectors.Rescale(IMAGE, min_scale=0.1, dtype=dtype),
+        x=points(*IMAGE),
+        event_ndims=3,
     ),
     "actnorm_vector": dict(
         make=lambda dtype: bijectors.ActNorm(3, dtype=dtype), x=points(3), event_ndims=1
@@ -340,6 +351,25 @@ CASES = {
         make=lambda dtype: bijectors.InvertibleConv1x1(5, seed=2, dtype=dtype),
         x=points(5),
         event_ndims=1,
+    ),
+    "householder": dict(
+        make=lambda dtype: bijectors.Householder(3, num_reflections=2, seed=2, dtype=dtype),
+        x=points(3),
+        event_ndims=1,
+        xla=False,
+        skip=FILES[::2],
+    ),
+    "orthogonal": dict(
+        make=lambda dtype: bijectors.Orthogonal(3, seed=2, dtype=dtype),
+        x=points(2, 2, 3),
+        event_ndims=3,
+        xla=False,
+        skip=FILES[::2],
+    ),
+    "periodic_convolution": dict(
+        make=lambda dtype: bijectors.PeriodicConvolution((3, 3, 1), seed=2, dtype=dtype),
+        x=points(3, 3, 1),
+        event_ndims=3,
     ),
     "squeeze_glow": dict(
         make=lambda dtype: bijectors.Squeeze(dtype=dtype),

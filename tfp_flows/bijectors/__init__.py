@@ -4,6 +4,7 @@ from tfp_flows.bijectors.actnorm import ActNorm
 from tfp_flows.bijectors.base import FlowBijector, Weight
 from tfp_flows.bijectors.batch_norm import BatchNorm
 from tfp_flows.bijectors.chain import Chain
+from tfp_flows.bijectors.context_map import ContextMap
 from tfp_flows.bijectors.continuous import Continuous
 from tfp_flows.bijectors.conv1x1 import InvertibleConv1x1
 from tfp_flows.bijectors.coupling import AdditiveCoupling, AffineCoupling, Coupling
@@ -17,6 +18,8 @@ from tfp_flows.bijectors.modes import (
     training_mode,
 )
 from tfp_flows.bijectors.network import Network
+from tfp_flows.bijectors.orthogonal import Householder, Orthogonal
+from tfp_flows.bijectors.periodic import PeriodicConvolution
 from tfp_flows.bijectors.planar import Planar
 from tfp_flows.bijectors.radial import Radial
 from tfp_flows.bijectors.repeat import Repeat
@@ -35,15 +38,19 @@ __all__ = [
     "AffineCoupling",
     "BatchNorm",
     "Chain",
+    "ContextMap",
     "Continuous",
     "Coupling",
     "FactorOut",
     "FlowBijector",
+    "Householder",
     "InverseAutoregressive",
     "InvertibleConv1x1",
     "MaskedAutoregressive",
     "MaskedConvolution",
     "Network",
+    "Orthogonal",
+    "PeriodicConvolution",
     "Planar",
     "Radial",
     "Repeat",

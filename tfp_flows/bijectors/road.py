@@ -299,6 +299,11 @@ class Road:
         # Chosen, not computed, at 1: the samples are then those of no temperature to the last bit.
         return tf.where(temperature == 1.0, z, mean + temperature * (z - mean))
 
+    def base_completed(self, z, given, seed, context=None):
+        """Points of a base that draws in order, with `z` where it is given."""
+        kwargs = self._base_kwargs(context)
+        return self.base.complete_in_order(z, given, seed=seed, **kwargs)
+
     @property
     def no_mean(self):
         """Why a temperature other than 1 is refused."""

@@ -16,8 +16,11 @@ from tfp_flows.distributions.outputs import (
     Output,
     get_output,
 )
+from tfp_flows.distributions.sampler import Sampler
 from tfp_flows.distributions.stochastic import StochasticDistribution
 from tfp_flows.distributions.surjected import Surjected
+from tfp_flows.distributions.vae import VAE
+from tfp_flows.distributions.vamp_prior import VampPrior
 
 __all__ = [
     "Augmented",
@@ -30,9 +33,12 @@ __all__ = [
     "MADEDistribution",
     "NormalOutput",
     "Output",
+    "Sampler",
     "Slice",
     "StochasticDistribution",
     "Surjected",
+    "VAE",
+    "VampPrior",
     "condition",
     "get_output",
 ]

@@ -247,6 +247,8 @@ class Steps:
             return -self._log_prob(x, context, training, noise)
         batch = (x, context) if self._objective.needs_data else tf.shape(x)[0]
         with training_mode(training):
+            if self._objective.takes_noise:
+                seed = noise
             losses = self._objective.loss(self.distribution, batch, seed)
         return tf.ensure_shape(losses, x.shape[:1])
 
@@ -341,7 +343,9 @@ class Steps:
 
         def step(iterator):
             if self._start is not None and self._start.skips(iterator, self.metrics):
-                return self.get_metrics_result()
+                results = self.get_metrics_result()
+                # As `_update_metrics`: a step for another objective computes no likelihood.
+                return results if self._objective is None else {"loss": results["loss"]}
             return function(iterator)
 
         return step
