@@ -181,6 +181,9 @@ def test_surjected_in_a_model_is_a_distribution_of_integers(tmp_path):
     model.fit(X, context, epochs=1, verbose=0)
     samples = model.sample(4, context=context[:1], seed=0)
     assert samples.dtype == tf.int32 and samples.shape == [4, 2]
+    cold = model.sample(100, context=context[:1], seed=0, temperature=1e-3)
+    warm = model.sample(100, context=context[:1], seed=0)
+    assert len(np.unique(cold, axis=0)) == 1 < len(np.unique(warm, axis=0))
     assert model._example.num_levels == 3
     scores = model.log_prob(X, context)
     model.save(tmp_path / "m.keras")
