@@ -5,14 +5,16 @@
     python examples/vae_iaf.py --data mnist --epochs 10         # downloaded by keras.datasets
     python examples/vae_iaf.py --data mnist.npz --epochs 10     # x_train, x_test: [n, H, H] uint8
 
-    encoder  x -> mean, log-scale, context
-    latent   z_0 = mean + scale * epsilon,  z = IAF(z_0; context)
+    encoder  x -> context
+    latent   z_0 = mean(context) + scale(context) * epsilon,  z = IAF(z_0; context)
     decoder  z -> a logit a pixel
+
+Both are a `distributions.VAE`, which `FlowModel` trains as it trains a flow.
 
 Images are binary: digits are cut at half of the darkest grey, MNIST's grey levels are the chance
 of a 1, drawn anew at every step. Both models have the same encoder, decoder, latent size, number of
 steps and optimizer. The posterior with the flow costs one pass of each MADE for a sample and its
-density (`experimental_sample_and_log_prob`). Ends with both models' ELBO and importance-weighted
+density. Ends with both models' ELBO and importance-weighted
 estimate (IWAE, the log of the mean of k weights) on held-out images, their differences image by
 image, reconstructions and samples (`images.png`), and what the posteriors look like
 (`posteriors.png`).
@@ -42,7 +44,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows import flows
+from tfp_flows import FlowModel, flows
+from tfp_flows.distributions import VAE
 
 tfd = tfp.distributions
 
@@ -66,7 +69,7 @@ def load(name, seed):
     return images[300:], images[:300], 8
 
 
-class VAE(keras.Model):
+def build(pixels, latent, hidden, num_layers, seed):
     """A variational autoencoder of binary images.
 
     Args:
@@ -76,80 +79,43 @@ class VAE(keras.Model):
       num_layers: layers of the posterior's IAF; 0 for a diagonal Gaussian.
       seed: seeds all weights.
     """
+    keras.utils.set_random_seed(seed)
+    context_size = 2 * latent + hidden // 4
+    posterior = flows.gaussian([latent], context_size=context_size, seed=seed)
+    if num_layers:
+        posterior = flows.iaf(
+            [latent],
+            num_layers=num_layers,
+            hidden_units=(4 * latent,) * 2,
+            base=posterior,
+            context_size=context_size,
+            seed=seed,
+        )
 
-    def __init__(self, pixels, latent, hidden, num_layers, seed):
-        super().__init__()
-        self.latent, self.context_size = latent, hidden // 4 if num_layers else 0
-        keras.utils.set_random_seed(seed)
+    def network(size):
         dense = keras.layers.Dense
-        self.encoder = keras.Sequential(
-            [
-                keras.Input([pixels]),
-                dense(hidden, activation="relu"),
-                dense(hidden, activation="relu"),
-                dense(2 * latent + self.context_size),
-            ]
-        )
-        self.decoder = keras.Sequential(
-            [
-                keras.Input([latent]),
-                dense(hidden, activation="relu"),
-                dense(hidden, activation="relu"),
-                dense(pixels),
-            ]
-        )
-        self.flow = None
-        if num_layers:
-            flow = flows.iaf(
-                [latent],
-                num_layers=num_layers,
-                hidden_units=(4 * latent,) * 2,
-                context_size=self.context_size,
-                seed=seed,
-            )
-            # Keras trains the MADEs; the bijector holds their variables, not copies.
-            self.mades = [layer.conditioner for layer in flow.bijector.bijectors]
-            object.__setattr__(self, "flow", flow.bijector)
-        self.prior = tfd.MultivariateNormalDiag(tf.zeros([latent]))
+        hidden_layers = [dense(hidden, activation="relu") for _ in range(2)]
+        return keras.Sequential([*hidden_layers, dense(size)])
 
-    def posterior(self, x):
-        """Returns q(z | x) and the keyword arguments of its methods."""
-        mean, log_scale, context = tf.split(
-            self.encoder(x), [self.latent, self.latent, self.context_size], axis=-1
-        )
-        gaussian = tfd.MultivariateNormalDiag(mean, tf.exp(3.0 * tf.tanh(log_scale / 3.0)))
-        if self.flow is None:
-            return gaussian, {}
-        posterior = tfd.TransformedDistribution(gaussian, self.flow)
-        return posterior, {"bijector_kwargs": {"context": context}}
-
-    def log_weights(self, x, n):
-        """log p(x, z) - log q(z | x) for `n` samples of the posterior, `[n, batch]`."""
-        posterior, kwargs = self.posterior(x)
-        z, log_q = posterior.experimental_sample_and_log_prob(n, **kwargs)
-        logits = self.decoder(tf.reshape(z, [-1, self.latent]))
-        logits = tf.reshape(logits, [n, -1, x.shape[-1]])
-        pixels = tfd.Independent(tfd.Bernoulli(logits=logits), 1)
-        return pixels.log_prob(x) + self.prior.log_prob(z) - log_q
-
-    def call(self, x):
-        """The mean image of a sample of the posterior."""
-        posterior, kwargs = self.posterior(x)
-        return tf.sigmoid(self.decoder(posterior.sample(**kwargs)))
-
-    def train_step(self, x):
-        """A step up the ELBO; a grey level is the chance that a pixel is 1."""
-        x = tf.cast(tf.random.uniform(tf.shape(x)) < x, x.dtype)
-        with tf.GradientTape() as tape:
-            loss = -tf.reduce_mean(self.log_weights(x, 1))
-        gradients = tape.gradient(loss, self.trainable_variables)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-        return {"negative_elbo": loss}
+    prior = tfd.MultivariateNormalDiag(tf.zeros([latent]))
+    return VAE(prior, network(context_size), network(pixels), posterior)
 
 
-def evaluate(model, images, num_weights, batch=100):
+def binarized(images, batch_size, seed):
+    """Batches in which a grey level is the chance that a pixel is 1, drawn anew every time."""
+    rows = tf.data.Dataset.from_tensor_slices(images).shuffle(len(images), seed=seed)
+    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
+
+    def draw(x, seed):
+        noise = tf.random.stateless_uniform(tf.shape(x), tf.cast(seed, tf.int32))
+        return tf.cast(noise < x, tf.int32)
+
+    return tf.data.Dataset.zip((rows.batch(batch_size), seeds)).map(draw)
+
+
+def evaluate(vae, images, num_weights, batch=100):
     """Returns ELBO and IWAE estimate of each held-out image, in nats."""
-    score = tf.function(lambda x: model.log_weights(x, num_weights))
+    score = tf.function(lambda x: vae.log_prob(tf.repeat(x[tf.newaxis], num_weights, axis=0)))
     elbo, iwae = [], []
     for start in range(0, len(images), batch):
         weights = score(tf.constant(images[start : start + batch])).numpy()
@@ -171,11 +137,12 @@ def save_pictures(models, images, train, height, path):
     for axis, shown, what in zip(axes[0], (images, train), ("held out", "trained on"), strict=True):
         axis.imshow(tile(shown), cmap="gray_r", vmin=0, vmax=1)
         axis.set_title(what, fontsize=9)
-    for row, (name, model) in enumerate(models.items(), start=1):
-        draws = tf.sigmoid(model.decoder(model.prior.sample(48, seed=0))).numpy()
+    for row, (name, vae) in enumerate(models.items(), start=1):
+        seen = vae.encode(images[:48]).sample(seed=0)
+        means = [tf.sigmoid(vae.decode(z).context) for z in (seen, vae.prior.sample(48, seed=0))]
         for axis, shown, what in zip(
             axes[row],
-            (np.asarray(model(tf.constant(images[:48]))), draws),
+            np.stack(means),
             ("reconstructions", "samples of the prior"),
             strict=True,
         ):
@@ -188,11 +155,10 @@ def save_pictures(models, images, train, height, path):
     plt.close(figure)
 
 
-def save_posteriors(model, images, path):
+def save_posteriors(vae, images, path):
     """Writes samples of four posteriors: the two latents that depend on each other most."""
     figure, axes = plt.subplots(1, 4, figsize=(11, 2.9))
-    posterior, kwargs = model.posterior(tf.constant(images[:4]))
-    z = posterior.sample(3000, seed=0, **kwargs).numpy()
+    z = vae.encode(images[:4]).sample(3000, seed=0).numpy()
     for axis, draws in zip(axes, z.transpose(1, 0, 2), strict=True):
         centred = (draws - draws.mean(0)) / draws.std(0)
         strength = np.abs(np.corrcoef(np.concatenate([centred, centred**2], 1), rowvar=False))
@@ -232,18 +198,19 @@ def main():
     start = time.time()
     args.out.mkdir(parents=True, exist_ok=True)
     train, test, height = load(args.data, args.seed)
-    binary = (np.random.default_rng(args.seed).random(test.shape) < test).astype("float32")
+    binary = (np.random.default_rng(args.seed).random(test.shape) < test).astype("int32")
 
     models, scores, results = {}, {}, {}
     for name, num_layers in (("diagonal Gaussian", 0), ("IAF", args.layers)):
         begin = time.time()
-        model = VAE(train.shape[1], args.latent, args.hidden, num_layers, args.seed)
+        models[name] = build(train.shape[1], args.latent, args.hidden, num_layers, args.seed)
+        model = FlowModel(models[name])
         steps = args.epochs * -(-len(train) // args.batch_size)
         rate = keras.optimizers.schedules.CosineDecay(args.learning_rate, steps)
         model.compile(optimizer=keras.optimizers.Adam(rate))
-        model.fit(train, batch_size=args.batch_size, epochs=args.epochs, verbose=0)
-        scores[name] = evaluate(model, binary, args.weights)
-        models[name] = model
+        data = binarized(train, args.batch_size, args.seed)
+        model.fit(data, epochs=args.epochs, verbose=0)
+        scores[name] = evaluate(models[name], binary, args.weights)
         results[name] = {what: float(found.mean()) for what, found in scores[name].items()}
         results[name]["seconds"] = time.time() - begin
         print(f"{name}: trained and measured in {time.time() - begin:.0f} s", flush=True)

@@ -161,7 +161,16 @@ SPLINE = elementwise.RationalQuadraticSpline(num_bins=4)
 IMAGE = (2, 2, 2)
 FILES = ("weights_round_trip", "keras_file_round_trip", "saved_model_round_trip")
 
+
+def context_map(dtype):
+    network = conditioners.MLP(6, hidden_units=(4,), activation="tanh", seed=1, dtype=dtype)
+    return bijectors.ContextMap([3], conditioner=network, context_size=2, dtype=dtype)
+
+
 CASES = {
+    "context_map": dict(
+        make=context_map, x=points(3), context=context(), event_ndims=1, xla=False, skip=FILES[::2]
+    ),
     # Couplings over vector masks.
     "coupling_affine_halves": dict(
         make=vector_coupling(masks.halves(5), AFFINE),
@@ -440,6 +449,23 @@ CASES = {
         event_ndims=3,
         conditioner_calls=None,
         xla=False,  # its parts are compiled one by one above
+        skip=FILES,
+    ),
+    "flow_plus_plus": dict(
+        make=_recipe(
+            flows.flow_plus_plus,
+            (4, 2, 1),
+            num_checkerboard=0,
+            num_channel=1,
+            num_last=0,
+            filters=4,
+            num_blocks=1,
+            num_heads=2,
+            elementwise="affine",  # the mixture's solve is checked with the map itself
+        ),
+        x=points(4, 2, 1),
+        event_ndims=3,
+        xla=False,
         skip=FILES,
     ),
     "jet": dict(

@@ -19,7 +19,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 # Part -> the parts that it imports, as measured: another arrow is to be drawn here first. Helpers
 # of the top level (`_files`) import no part, and are free to all.
-HELPERS = {"_arguments", "_checks", "_files", "_private", "_solve"}
+HELPERS = {"_arguments", "_checks", "_files", "_optional", "_private", "_solve"}
 ARROWS = {
     "version": set(),
     "_requirements": set(),
@@ -27,6 +27,7 @@ ARROWS = {
     "masks": set(),
     "distribute": set(),
     "metrics": set(),
+    "plots": set(),
     "elementwise": set(),
     "conditioners": {"masks"},
     "bijectors": {"masks", "elementwise"},
@@ -36,8 +37,9 @@ ARROWS = {
     "saving": {"elementwise", "version"},
     "export": {"preprocessing", "version"},
     "objectives": {"bijectors"},
-    "models": {"bijectors", "objectives", "preprocessing", "saving", "export"},
-    "tables": {"conditioners", "elementwise", "bijectors", "models", "saving"},
+    "models": {"bijectors", "distributions", "objectives", "preprocessing", "saving", "export"},
+    "tables": {"conditioners", "elementwise", "bijectors", "models", "plots", "saving"},
+    "estimators": {"flows", "models", "preprocessing"},
     "testing": {"bijectors", "models"},
 }
 

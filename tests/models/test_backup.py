@@ -43,7 +43,7 @@ def glow():
 
 
 def vector(optimizer=keras.optimizers.Adam, flow=None, **kwargs):
-    return compiled(flow or real_nvp(actnorm=True), optimizer(0.01), **kwargs)
+    return compiled(flow or real_nvp(num_couplings=1, actnorm=True), optimizer(0.01), **kwargs)
 
 
 def batch_norm():
@@ -75,6 +75,9 @@ CASES = {
     ),
 }
 
+# Killed a second time, after a resumption.
+TWICE = ("arrays", "dataset")
+
 
 def train(name, folder, kill=None, epochs=5, frequency=2, callbacks=()):
     make, kwargs = CASES[name]
@@ -104,7 +107,7 @@ def same_end(one, other):
 @pytest.mark.parametrize("name", CASES)
 def test_ends_where_an_undisturbed_training_ends(tmp_path, name):
     wanted = train(name, tmp_path / "alone")
-    for step in (3, 13):
+    for step in (3, 13) if name in TWICE else (13,):
         train(name, tmp_path / "killed", kill=step)
     same_end(wanted, train(name, tmp_path / "killed"))
 

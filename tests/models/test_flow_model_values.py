@@ -270,9 +270,9 @@ def test_accumulated_steps_have_noise_of_their_own():
     seen = []
 
     class Spy(preprocessing.UniformDequantization):
-        def __call__(self, x, *, seed):
+        def draw_noise(self, shape, seed, event_shape):
             seen.append(seed.numpy().tolist())
-            return super().__call__(x, seed=seed)
+            return super().draw_noise(shape, seed, event_shape)
 
     for scaled in (False, True):
         seen.clear()

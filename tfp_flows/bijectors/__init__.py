@@ -4,6 +4,7 @@ from tfp_flows.bijectors.actnorm import ActNorm
 from tfp_flows.bijectors.base import FlowBijector, Weight
 from tfp_flows.bijectors.batch_norm import BatchNorm
 from tfp_flows.bijectors.chain import Chain
+from tfp_flows.bijectors.context_map import ContextMap
 from tfp_flows.bijectors.continuous import Continuous
 from tfp_flows.bijectors.conv1x1 import InvertibleConv1x1
 from tfp_flows.bijectors.coupling import AdditiveCoupling, AffineCoupling, Coupling
@@ -26,6 +27,7 @@ from tfp_flows.bijectors.rescale import Rescale
 from tfp_flows.bijectors.residual import Residual
 from tfp_flows.bijectors.road import context_kwargs
 from tfp_flows.bijectors.squeeze import Squeeze
+from tfp_flows.bijectors.stochastic import StochasticTransform, likelihood_of
 from tfp_flows.bijectors.sylvester import Sylvester
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "AffineCoupling",
     "BatchNorm",
     "Chain",
+    "ContextMap",
     "Continuous",
     "Coupling",
     "FactorOut",
@@ -52,10 +55,12 @@ __all__ = [
     "Rescale",
     "Residual",
     "Squeeze",
+    "StochasticTransform",
     "Sylvester",
     "Weight",
     "context_kwargs",
     "data_dependent_initialization",
     "in_training_mode",
+    "likelihood_of",
     "training_mode",
 ]

@@ -7,10 +7,8 @@ import keras
 import tensorflow as tf
 
 from tfp_flows._checks import positive_integer
+from tfp_flows.conditioners.attention import attend, linear, norm
 from tfp_flows.conditioners.base import Conditioner, add_bias, broadcast
-
-# Of what layer normalization divides by, as the square of it.
-_EPSILON = 1e-6
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
@@ -150,42 +148,17 @@ class VisionTransformer(Conditioner):
         if p > 1:
             x = tf.nn.space_to_depth(x, p)
         h = tf.reshape(x, [-1, height * width, x.shape[-1]])
-        h = _linear(h, self._embedding, self._embedding_bias)
+        h = linear(h, self._embedding, self._embedding_bias)
         if context is not None:
             h = add_bias(h, tf.matmul(context, self._context_kernel)[:, tf.newaxis])
         h = broadcast(operator.add, h, tf.convert_to_tensor(self._positions))
         for block in self._blocks:
-            attended = self._attention(_norm(h, *block["norm_1"]), *block["attention"])
-            h += _linear(attended, *block["mixing"])
-            inner = self.activation(_linear(_norm(h, *block["norm_2"]), *block["hidden"]))
-            h += _linear(inner, *block["back"])
-        out = _linear(_norm(h, *self._last_norm), self._kernel_out, self._bias_out)
+            attended = attend(
+                linear(norm(h, *block["norm_1"]), *block["attention"]), self.num_heads
+            )
+            h += linear(attended, *block["mixing"])
+            inner = self.activation(linear(norm(h, *block["norm_2"]), *block["hidden"]))
+            h += linear(inner, *block["back"])
+        out = linear(norm(h, *self._last_norm), self._kernel_out, self._bias_out)
         out = tf.reshape(out, [-1, height, width, out.shape[-1]])
         return tf.nn.depth_to_space(out, p) if p > 1 else out
-
-    def _attention(self, h, kernel, bias):
-        tokens, head = h.shape[1], self.width // self.num_heads
-        parts = tf.reshape(_linear(h, kernel, bias), [-1, tokens, 3, self.num_heads, head])
-        query, key, value = tf.unstack(tf.transpose(parts, [2, 0, 3, 1, 4]))
-        scores = tf.matmul(query * (head**-0.5), key, transpose_b=True)
-        weights = tf.nn.softmax(_at_least_float32(scores))
-        mixed = tf.matmul(tf.cast(weights, value.dtype), value)  # [batch, heads, tokens, head]
-        return tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, tokens, self.width])
-
-
-def _linear(h, kernel, bias):
-    """`h kernel + bias` over the last axis of `[batch, tokens, size]`, as one product."""
-    kernel = tf.convert_to_tensor(kernel)
-    flat = add_bias(tf.matmul(tf.reshape(h, [-1, kernel.shape[0]]), kernel), bias)
-    return tf.reshape(flat, [-1, h.shape[1], kernel.shape[1]])
-
-
-def _norm(h, gain, bias):
-    full = _at_least_float32(h)
-    mean, variance = tf.nn.moments(full, axes=[-1], keepdims=True)
-    normed = tf.cast((full - mean) * tf.math.rsqrt(variance + _EPSILON), h.dtype)
-    return add_bias(broadcast(operator.mul, normed, 1.0 + tf.convert_to_tensor(gain)), bias)
-
-
-def _at_least_float32(x):
-    return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)

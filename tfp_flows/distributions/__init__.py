@@ -3,6 +3,7 @@
 A `FlowModel` takes them as it takes a flow, and they may be the base of one.
 """
 
+from tfp_flows.distributions.augmented import Augmented, Slice
 from tfp_flows.distributions.autoregressive import AutoregressiveDistribution
 from tfp_flows.distributions.conditioned import Conditioned, condition
 from tfp_flows.distributions.made import MADEDistribution
@@ -15,8 +16,14 @@ from tfp_flows.distributions.outputs import (
     Output,
     get_output,
 )
+from tfp_flows.distributions.sampler import Sampler
+from tfp_flows.distributions.stochastic import StochasticDistribution
+from tfp_flows.distributions.surjected import Surjected
+from tfp_flows.distributions.vae import VAE
+from tfp_flows.distributions.vamp_prior import VampPrior
 
 __all__ = [
+    "Augmented",
     "AutoregressiveDistribution",
     "BernoulliOutput",
     "CategoricalOutput",
@@ -26,6 +33,12 @@ __all__ = [
     "MADEDistribution",
     "NormalOutput",
     "Output",
+    "Sampler",
+    "Slice",
+    "StochasticDistribution",
+    "Surjected",
+    "VAE",
+    "VampPrior",
     "condition",
     "get_output",
 ]

@@ -79,6 +79,20 @@ class Conditioned(tfp.distributions.Distribution):
         """The context that is given."""
         return self._context
 
+    @property
+    def likelihood(self):
+        """What `log_prob` is: that of the distribution."""
+        return self._road.likelihood
+
+    @property
+    def num_samples(self):
+        """Number of draws of a `log_prob` that is an estimate, or `None`."""
+        return self._road.num_samples
+
+    def draw_noise(self, shape, seed):
+        """What a `log_prob` that is not exact is drawn with: see `StochasticDistribution`."""
+        return self._road.draw_noise(shape, seed)
+
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
         return {}
@@ -129,7 +143,7 @@ class Conditioned(tfp.distributions.Distribution):
 
         return contexts.each(spread, self._context, self._road.context_shapes)
 
-    def _log_prob(self, x):
+    def _log_prob(self, x, seed=None, noise=None):
         ndims = self.event_shape.rank
         event = tf.shape(x)[tf.rank(x) - ndims :]
         batch = tf.shape(x)[: tf.rank(x) - ndims]
@@ -137,7 +151,9 @@ class Conditioned(tfp.distributions.Distribution):
         static = tf.broadcast_static_shape(x.shape[: x.shape.rank - ndims], self.batch_shape)
         x = tf.broadcast_to(x, tf.concat([batch, event], axis=0))
         x = tf.ensure_shape(x, static + self.event_shape)
-        return self._road.log_prob(x, self._context_for(batch))
+        if self._road.is_noisy and noise is None:
+            noise = self._road.draw_noise(tf.unstack(batch), tfp.random.sanitize_seed(seed))
+        return self._road.log_prob(x, self._context_for(batch), noise)
 
     def _call_sample_n(self, sample_shape, seed, **kwargs):
         shape, static = self._shape_of(sample_shape)

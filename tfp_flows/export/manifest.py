@@ -47,6 +47,8 @@ def manifest(model, module, folder):
         "dtype": model._example.dtype.name,
         "context_size": model.context_size,
         "num_levels": model._example.num_levels,
+        "likelihood": model.likelihood,
+        "num_samples": model.num_samples,
         "num_variables": len(variables),
         "variable_bytes": sum(v.shape.num_elements() * v.dtype.size for v in variables),
         "signatures": {

@@ -5,12 +5,14 @@ import math
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_flows._checks import integer, positive_integer
 from tfp_flows.bijectors import FlowBijector
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.modes import training_mode
 from tfp_flows.models import completion
+from tfp_flows.models.estimate import Estimate, estimate
 from tfp_flows.models.inputs import arrays, as_array, as_context, check_context, unpack
 from tfp_flows.models.sampling import stateless_seed
 from tfp_flows.models.variables import flags_of
@@ -22,10 +24,13 @@ class Density:
     def log_prob(self, x, context=None):
         """Log-density of `x` in nats.
 
+        Where `likelihood` says that it is a bound or an estimate, all rows share one draw of noise,
+        the same at every call: a score is a function of the row alone. `estimate_log_prob` takes
+        many draws.
+
         Args:
           x: `[..., *event_shape]` in the distribution's dtype; integers of any dtype if that is
-            one of integers, or if the model dequantizes, by one draw of noise for all rows, the
-            same at every call.
+            one of integers, or if the model dequantizes.
           context: `[..., context_size]`, broadcast over the batch, for a conditional flow.
 
         Returns:
@@ -40,6 +45,55 @@ class Density:
             return tf.zeros(batch, self._example.dtype)
         function = self._function("log_prob", self._log_prob_of_data, x.shape.rank, context)
         return function(x, context)
+
+    def estimate_log_prob(self, x, context=None, *, num_samples=1000, seed=0, batch_size=32):
+        """Log-probability of `x` by importance sampling, where `log_prob` is drawn with noise.
+
+            log p(x) ~ log (w_1 + ... + w_K) / K,    log w = log_prob(x) of a draw
+
+        Consistent, and below the exact value on average. All rows share the draws, so that a score
+        is a function of the row alone. Memory is that of 32 draws of `batch_size` rows.
+
+        Args:
+          x, context: as `log_prob`; of a model that dequantizes integers.
+          num_samples: `int >= 2`, the number K of draws.
+          seed: as `sample`, but fixed.
+          batch_size: `int >= 1`, rows at a time.
+
+        Returns:
+          An `Estimate`: `log_prob` and its `standard_error`, of the batch shape, in nats. A few
+          draws that outweigh all others make the second too small, as the first. Of an exact
+          `log_prob` that and 0.
+
+        References: Y. Burda, R. Grosse, R. Salakhutdinov, Importance weighted autoencoders, 2016,
+        arXiv:1509.00519, equation 8.
+        """
+        title = f"{self._example.title}.estimate_log_prob"
+        num_samples = integer(num_samples, "num_samples", title, least=2)
+        batch_size = positive_integer(batch_size, "batch_size", title)
+        x, context = self._data("estimate_log_prob", x, context)
+        batch = x.shape[: x.shape.rank - self.event_shape.rank]
+        is_exact = not self._road.is_noisy and (self.dequantization is None or x.dtype.is_floating)
+        if is_exact or 0 in batch:
+            log_prob = tf.reshape(self._log_prob_of_data(x, context), batch)
+            return Estimate(log_prob, tf.zeros_like(log_prob))
+        context = contexts.each(
+            lambda c, shape: tf.reshape(tf.broadcast_to(c, [*batch, *shape]), [-1, *shape]),
+            context,
+            self._example.context_shapes,
+        )
+
+        def log_weights(rows, number, seed, first):
+            some = contexts.each(
+                lambda c, _: c[first : first + len(rows)], context, self._example.context_shapes
+            )
+            name = f"estimate_{number}"
+            draw = functools.partial(self._log_weights, number=number)
+            return self._function(name, draw, 1, some)(rows, some, seed)
+
+        rows = tf.reshape(x, [-1, *self.event_shape])
+        found = estimate(log_weights, rows, num_samples, stateless_seed(seed), batch_size)
+        return Estimate(*(tf.reshape(of_rows, batch) for of_rows in found))
 
     def sample(self, n=(), *, seed=None, context=None, temperature=1.0, quantized=False):
         """Draws samples.
@@ -231,17 +285,18 @@ class Density:
     ):
         """Draws of the hidden entries of data given the others.
 
-        Exact where the order of the flow allows: where no given entry depends on a hidden one, as
-        in a `flows.maf(order="same")` with the first entries given, or in a coupling with the
-        half that it passes through. Exact, too, for a `TableDistribution`. Otherwise by annealed
+        Exact where the order of the model allows: where no given entry depends on a hidden one, as
+        in a `flows.maf(order="same")` with the first entries given, in a `flows.pixel_cnn` of one
+        block, or with an output, given the upper rows, or in a coupling with the half that it
+        passes through. Exact, too, for a `TableDistribution`. Other flows draw by annealed
         importance sampling, whose draws are worth fewer independent ones: their effective sample
         size, of `num_particles` weighted ones, is returned, and refused where it is too low. It
         sees by the weights that particles are few in some place; not that there is a place where
-        none is.
+        none is. An `AutoregressiveDistribution` refuses what its order does not allow.
 
         Args:
           x: data, as `log_prob`; hidden entries may be anything, NaN too. Integers of a model that
-            dequantizes get the noise of scores.
+            dequantizes get the noise of scores, and its draws are continuous.
           mask: Boolean, of the shape of one event or of `x`: `True` where an entry is given.
           n: `int >= 1`, number of draws for each row.
           context: as `log_prob`.
@@ -251,12 +306,12 @@ class Density:
           least: least effective sample size, as a share of `num_particles`.
 
         Returns:
-          A `Completion`: `draws`, `[n, ..., *event_shape]`, continuous, and
+          A `Completion`: `draws`, `[n, ..., *event_shape]`, of the distribution's dtype, and
           `effective_sample_size`, `[...]`.
 
         Raises:
-          TypeError, ValueError: for a mask of another kind or shape, or a distribution of discrete
-            values that has no `complete` of its own.
+          TypeError, ValueError: for a mask of another kind or shape, or one that the order of a
+            discrete distribution does not allow.
           RuntimeError: if the effective sample size of a row is too low.
 
         References: R. Neal, Annealed importance sampling, 2001, Statistics and Computing 11.
@@ -269,8 +324,7 @@ class Density:
         num_particles = integer(num_particles, "num_particles", title, least=n)
         x = tf.convert_to_tensor(as_array(x, self._example.dtype))
         mask = completion.check_mask(mask, x, self.event_shape, title)
-        if x.dtype.is_floating:  # What is hidden is not looked at.
-            x = tf.where(mask, x, tf.zeros([], x.dtype))
+        x = tf.where(mask, x, tf.zeros([], x.dtype))  # What is hidden is not looked at.
         x, context = self._data("complete", x, context)
         x, batch = self._prepare(x), x.shape[: x.shape.rank - self.event_shape.rank]
         if hasattr(self.distribution, "complete"):
@@ -279,14 +333,16 @@ class Density:
             draws = self.distribution.complete(rows, seed=stateless_seed(seed))
             draws = tf.reshape(draws, [n, *batch, *self.event_shape])
             return completion.Completion(draws, tf.fill(batch, tf.cast(n, x.dtype)))
+        if completion.is_triangular(self._road, mask):
+            draws = self._completed_exactly(x, mask, n, context, stateless_seed(seed))
+            return completion.Completion(draws, tf.fill(batch, tf.cast(n, self._example.dtype)))
         if not self._example.continuous:
             raise ValueError(
                 f"{title}: the distribution '{self.distribution.name}' is discrete, or has no "
-                "gradient to search by, and no method `complete` of its own."
+                "gradient to search by, and draws hidden entries in its own order, if it has one "
+                "step by step: all given entries must come before the hidden ones. In the order "
+                "of images, give the upper rows."
             )
-        if mask.shape == tuple(self.event_shape) and completion.is_triangular(self._road, mask):
-            draws = self._completed_exactly(x, mask, n, context, stateless_seed(seed))
-            return completion.Completion(draws, tf.fill(batch, tf.cast(n, x.dtype)))
         sizes = num_particles, num_steps, n
 
         def annealed(x, given, context, seed):
@@ -309,14 +365,27 @@ class Density:
 
     def _completed_exactly(self, x, mask, n, context, seed):
         """Latents of the given entries from the data, the others from the base."""
-        batch = x.shape[: x.shape.rank - self.event_shape.rank]
-        shape = tf.constant([n, *batch], tf.int32)
-        latents = self._road.base_sample(shape, seed, context)
-        # Anything that has a density will do for what is hidden: nothing given depends on it.
-        filled = tf.where(mask, x, self._road.forward(latents, context))
-        known = self._road.inverse(filled, context)
-        draws = self._road.forward(tf.where(mask, known, latents), context)
-        return tf.where(mask, x, draws)
+        road = self._road
+        in_order = hasattr(road.base, "complete_in_order")
+
+        def completed(x, mask, context, seed):
+            whole = tf.concat([[n], tf.shape(x)], 0)
+            shape = whole[: tf.size(whole) - self.event_shape.rank]
+            if in_order and not road.steps:
+                known = tf.broadcast_to(x, whole)
+            else:
+                latents = road.base_sample(shape, seed, context)
+                # Anything that has a density will do for what is hidden, on which nothing given
+                # depends.
+                known = road.inverse(tf.where(mask, x, road.forward(latents, context)), context)
+            if in_order:
+                latents = road.base_completed(known, mask, seed, context)
+            else:
+                latents = tf.where(mask, known, latents)
+            return tf.where(mask, x, road.forward(latents, context))
+
+        function = self._function(f"complete_exactly_{n}", completed, x.shape.rank, context)
+        return tf.ensure_shape(function(x, mask, context, seed), [n, *x.shape])
 
     def _annealed(self, x, given, context, seed, num_particles, num_steps, n):
         event = self.event_shape.as_list()
@@ -423,12 +492,34 @@ class Density:
             contexts.each(check_rows, context, self._example.context_shapes)
         return shape, context
 
-    def _log_prob(self, x, context=None, training=False):
+    def _log_prob(self, x, context=None, training=False, noise=None):
+        if noise is None:
+            noise = self._noise_of_scores(x.shape.rank - self._example.event_shape.rank)
         with training_mode(training):
-            log_prob = self._road.log_prob(x, context)
+            log_prob = self._road.log_prob(x, context, noise)
         if training:
             return log_prob  # Not finite either way, and then `fit` says why.
         return outside_scores_minus_infinity(self._road, x, log_prob)
+
+    def _noise_of_scores(self, rank):
+        """One draw for all rows of a batch shape of that rank; `None` if none is needed."""
+        if not self._road.is_noisy:
+            return None
+        with tf.init_scope():  # A value, that a graph holds as a constant: the same everywhere.
+            noise = self._road.draw_noise([1] * rank, [0, 0])
+            noise = tf.nest.map_structure(lambda tensor: tensor.numpy(), noise)
+        return tf.nest.map_structure(tf.constant, noise)
+
+    def _log_weights(self, x, context, seed, number):
+        """Log-densities `[number, n]` of rows, of as many draws of noise."""
+        seed, own = tfp.random.split_seed(seed)
+        shape = [number, 1]
+        x = tf.repeat(x[tf.newaxis], number, axis=0)
+        if self.dequantization is not None and not x.dtype.is_floating:
+            noise = self.dequantization.draw_noise(shape, own, self.event_shape)
+            x = self.dequantization.inverse(x, noise)[0]
+        x = tf.cast(x, self._example.event_dtype)
+        return self._log_prob(x, context, noise=self._road.draw_noise(shape, seed))
 
     def _log_prob_of_data(self, x, context):
         return self._log_prob(self._prepare(x), context)

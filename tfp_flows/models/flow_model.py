@@ -9,6 +9,8 @@ import tensorflow_probability as tfp
 from tfp_flows import _arguments, _private
 from tfp_flows.bijectors.modes import data_dependent_initialization
 from tfp_flows.bijectors.road import Road
+from tfp_flows.bijectors.stochastic import likelihood_of
+from tfp_flows.distributions import Surjected
 from tfp_flows.models import datasets, replicas, xla
 from tfp_flows.models.callbacks import adapted
 from tfp_flows.models.density import Density
@@ -20,6 +22,7 @@ from tfp_flows.models.inputs import (
     as_array,
     check_data,
     first_batch,
+    first_of,
     is_arrays,
     raise_empty,
     unpack,
@@ -63,7 +66,9 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         labels through an `Embedding`) to the context that the distribution takes; trained with
         it. Contexts are then given raw everywhere, with one batch axis.
       dequantization: `preprocessing.UniformDequantization` to train on integer data (images):
-        fresh noise every step, the same for the same seed. Default: the data are continuous.
+        fresh noise every step, the same for the same seed. Any other `StochasticTransform` is
+        short for `distributions.Surjected(distribution, dequantization)` as the distribution.
+        Default: the data are continuous.
       objective: what it is trained for (see `tfp_flows.objectives`). Default: the likelihood of
         the data. With another one `evaluate` reports its mean as "loss", and the mean negative
         log-likelihood as "nats", where there are data and the log-density is exact.
@@ -112,6 +117,10 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                 f"FlowModel: expected a tfd.Distribution, got {type(distribution).__name__}. Wrap "
                 "a bijector: tfd.TransformedDistribution(base, bijector)."
             )
+        # The uniform one has no weights: the model dequantizes before it scores, and its samples,
+        # latents and floating data are those of the continuous distribution.
+        if dequantization is not None and not hasattr(dequantization, "shared_noise"):
+            distribution, dequantization = Surjected(distribution, dequantization), None
         road = Road(distribution)
         dtype = road.dtype
         # A dtype of its own: under a global mixed policy Keras would cast x to bfloat16.
@@ -163,6 +172,12 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
             )
         if isinstance(objective, MaximumLikelihood):
             objective = None
+        has_density = getattr(road.base, "has_density", True)
+        if objective is None and not has_density:
+            raise ValueError(
+                f"{title}: the distribution '{distribution.name}' has no density, and so no "
+                "likelihood to train. Give it an objective of samples, such as objectives.MMD()."
+            )
         if objective is not None:
             objective.check(distribution, title)
             self._check_data_free(objective, dequantization)
@@ -171,7 +186,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         self._loss_nats = keras.metrics.Mean(name="loss", dtype="float64")
         self._nats = None
         estimated = any(getattr(s.bijector, "estimates_log_det", False) for s in self._road.steps)
-        if objective is not None and objective.needs_data and not estimated:
+        if objective is not None and objective.needs_data and has_density and not estimated:
             self._nats = keras.metrics.Mean(name="nats", dtype="float64")
         self._bits_per_dim = None
         if bits_per_dim is None:
@@ -200,6 +215,20 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
     def objective(self):
         """What the distribution is trained for."""
         return MaximumLikelihood() if self._objective is None else self._objective
+
+    @property
+    def likelihood(self):
+        """What `log_prob` is: `"exact"`, a `"bound"` of it from below, or an `"estimate"`.
+
+        The last two are drawn with noise. The mean over the draws of an importance-weighted
+        estimate, too, lies below the exact value, the closer the more samples it has.
+        """
+        return likelihood_of(self.dequantization, self._road)
+
+    @property
+    def num_samples(self):
+        """Of an `"estimate"` how many samples a `log_prob` draws, else `None`."""
+        return self._road.num_samples if self.likelihood == "estimate" else None
 
     @property
     def event_shape(self):
@@ -272,7 +301,10 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         if training and self.dequantization is not None and not x.dtype.is_floating:
             x = tf.cast(self.dequantization(x, seed=stateless_seed(None)), self._example.dtype)
         context = self._embedded(context, training)
-        return self._log_prob(self._prepare(x), context, training)
+        noise = None
+        if training:
+            noise = self._road.draw_noise([tf.shape(x)[0]], stateless_seed(None))
+        return self._log_prob(self._prepare(x), context, training, noise)
 
     def stateless_call(self, trainable_variables, non_trainable_variables, *args, **kwargs):
         """`keras.Model.stateless_call`, for models whose variables are all in Keras layers.
@@ -332,8 +364,8 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                 )
         asked = jit_compile
         if jit_compile == "auto":
-            # Objectives and context networks can be anything, of which nothing was measured.
-            plain = self._objective is None and self._embedding is None
+            # Objectives, context networks and stochastic parts can be anything: none was measured.
+            plain = self._objective is None and self._embedding is None and not self._road.is_noisy
             plain = plain and all(layer.supports_jit for layer in self._networks)
             jit_compile = plain and xla.pays(self.distribution, self.distribute_strategy)
         if metrics and self._objective is not None:
@@ -418,7 +450,8 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                 "`sample_weight`."
             )
         x, y, kwargs["sample_weight"] = self._arrays(x, y, kwargs.get("sample_weight"))
-        warn_of_discrete(x, self._example)
+        if not self.objective.adds_noise:
+            warn_of_discrete(x, self._example)
         warn_of_scale(x, self._road, self._example)
         self._build_embedding(x, y)
         if kwargs.get("validation_data") is not None:
@@ -451,7 +484,8 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
 
         Args:
           batch: `x`, `(x, context)` or `{"x": ..., "context": ...}`; a few hundred rows give
-            steady moments. Of a `tf.data.Dataset` the first batches are taken, 128 rows or more.
+            steady moments. Of a `tf.data.Dataset` the first batches are taken, 128 rows or more;
+            if it has a `cache()`, that is filled.
             Parts that are initialised already, by an earlier call or a restored checkpoint, stay
             as they are. Of a conditional model `x` alone will do, with a context of zeros:
             networks that are fresh make no difference between contexts.
@@ -465,12 +499,14 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         check_data(x, context, self._example)
         if not self._uninitialized():
             return
-        x = self._prepare(tf.convert_to_tensor(x), "initialise", 1)
+        x = tf.convert_to_tensor(x)
+        noise = self._noise(x, "initialise", 1)
+        x = self._prepare(x, "initialise", 1)
         # In the strategy's scope, and in no replica: an assignment then reaches every device.
         strategy = self.distribute_strategy
         reduce_sum = replicas.sum_over_workers(strategy)
         with strategy.scope(), data_dependent_initialization(reduce_sum):
-            self._log_prob(x, self._embedded(context))
+            self._log_prob(x, self._embedded(context), noise=noise)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         """`keras.Model.train_on_batch`, for a model that is initialised."""
@@ -493,6 +529,9 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
 
     def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
         """`keras.Model.evaluate`: mean negative log-likelihood in nats, and bits/dim.
+
+        Where `model.likelihood` is a bound or an estimate, that of what it is, with noise of its
+        own for each row, the same at every call: above the exact figure on average.
 
         Of a model with another objective its mean, as "loss", and "nats". An objective that needs
         no data takes `steps` instead.
@@ -524,7 +563,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         x = self._arrays(x)[0]
         # Only where the size does not tell: a second iterator moves on a seeded shuffle.
         unknown = isinstance(x, tf.data.Dataset) and int(x.cardinality()) < -1
-        if unknown and not list(x.take(1)):
+        if unknown and not first_of(x, 1):
             raise_empty(self._example)
         if datasets.cast_by_keras(x, self._example.dtype):
             x, batch_size = datasets.in_order(x, None, None, batch_size), None

@@ -21,7 +21,8 @@ from tfp_flows.models.diagnosis import (
 from tfp_flows.models.inputs import checks_of_batch, unpack
 from tfp_flows.preprocessing import bits_per_dim
 
-# The streams of dequantization noise: the first half of their seeds; a counter is the second.
+# The streams of noise: the first half of their seeds; a counter is the second. A dequantization has
+# these numbers, the objective the next ones, and the distribution the ones after.
 _STREAMS = {"initialise": 0, "train": 1, "evaluate": 2}
 
 
@@ -90,6 +91,7 @@ class Steps:
         rows = tf.cast(tf.reduce_sum(counts), self._example.dtype)
         step = _private.steps_of(self.optimizer)
         seed = self._objective_seed("train", step)
+        noise = self._noise(x, "train", step, counts)
         x = self._prepare(x, "train", step, counts)
         variables = self.trainable_variables
         busy = tf.cast(tf.math.count_nonzero(counts), rows.dtype)
@@ -97,7 +99,7 @@ class Steps:
         def total_and_gradients(x, context, weight, rows):
             with tf.GradientTape() as tape:
                 total, loss = self._total_and_loss(
-                    x, context, weight, rows, busy, seed, training=True
+                    x, context, weight, rows, busy, seed, noise, training=True
                 )
                 scaled = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, variables)
@@ -122,15 +124,17 @@ class Steps:
         counts = replicas.of_each_replica(tf.shape(x)[0])
         count = self._loss_nats.count
         seed = self._objective_seed("evaluate", count)
+        noise = self._noise(x, "evaluate", count, counts)
         x = self._prepare(x, "evaluate", count, counts)
         rows = tf.cast(tf.reduce_sum(counts), self._example.dtype)
         busy = tf.cast(tf.math.count_nonzero(counts), rows.dtype)
 
         def totals(x, context, weight, rows):
-            results = self._total_and_loss(x, context, weight, rows, busy, seed)
+            results = self._total_and_loss(x, context, weight, rows, busy, seed, noise)
             if self._nats is None:
                 return results
-            return *results, self._weighted(-self._log_prob(x, self._embedded(context)), weight)
+            nats = -self._log_prob(x, self._embedded(context), noise=noise)
+            return *results, self._weighted(nats, weight)
 
         compute = self._compiled(totals)
         results = self._unless_empty(x, lambda: compute(x, context, weight, rows))
@@ -170,27 +174,52 @@ class Steps:
         if stream == "score":  # It depends on no row beside it and on no device.
             x = self.dequantization.shared_noise(x, event_shape=self.event_shape)
             return tf.cast(x, self._example.dtype)
-        seed = tf.stack([_STREAMS[stream], tf.cast(counter, tf.int32)])
+        seed = self._seed(0, stream, counter)
         seed = tf.random.experimental.stateless_fold_in(seed, self.dequantization.seed or 0)
-        if counts is None or counts.shape[0] == 1:
-            return tf.cast(self.dequantization(x, seed=seed), self._example.dtype)
-        before = tf.reduce_sum(counts[: replicas.replica_id()])
+        noise = self._rows_of_noise(
+            lambda shape: self.dequantization.draw_noise(shape, seed, self.event_shape), x, counts
+        )
+        return tf.cast(self.dequantization.inverse(x, noise)[0], self._example.dtype)
+
+    def _noise(self, x, stream, counter=0, counts=None):
+        """What the log-density of a batch is drawn with; `None` if it is exact."""
+        if not self._road.is_noisy:
+            return None
+        seed = self._seed(2, stream, counter)
+        return self._rows_of_noise(lambda shape: self._road.draw_noise(shape, seed), x, counts)
+
+    def _rows_of_noise(self, draw, x, counts):
+        """Of the noise of the global batch that of this replica's rows.
+
+        Args:
+          draw: function of a batch shape.
+          x: this replica's rows.
+          counts: the number of rows in each replica, or `None` for one.
+        """
         rows = tf.shape(x)[0]
-        ends = [[before, tf.reduce_sum(counts) - before - rows]]
-        # The noise of the global batch, of which this replica's rows are cut out.
-        padded = tf.pad(x, ends + [[0, 0]] * (x.shape.rank - 1))
-        noisy = self.dequantization(padded, seed=seed)[before : before + rows]
-        return tf.cast(tf.ensure_shape(noisy, x.shape), self._example.dtype)
+        if counts is None or counts.shape[0] == 1:
+            return draw([x.shape[0] or rows])
+        before = tf.reduce_sum(counts[: replicas.replica_id()])
+
+        def cut(noise):
+            shape = [x.shape[0], *noise.shape[1:]]
+            return tf.ensure_shape(noise[before : before + rows], shape)
+
+        return tf.nest.map_structure(cut, draw([tf.reduce_sum(counts)]))
+
+    def _seed(self, kind, stream, counter):
+        """The seed of a kind of noise at a step."""
+        stream = kind * len(_STREAMS) + _STREAMS[stream]
+        return tf.stack([stream, tf.cast(counter, tf.int32)])
 
     def _objective_seed(self, stream, counter):
         """The seed of the objective at a step, of this replica; `None` for the likelihood."""
         if self._objective is None:
             return None
-        # A stream of its own beside the noise of dequantization.
-        seed = tf.stack([len(_STREAMS) + _STREAMS[stream], tf.cast(counter, tf.int32)])
+        seed = self._seed(1, stream, counter)
         return tf.random.experimental.stateless_fold_in(seed, replicas.replica_id())
 
-    def _total_and_loss(self, x, context, weight, rows, busy, seed, training=False):
+    def _total_and_loss(self, x, context, weight, rows, busy, seed, noise, training=False):
         """Sums over this replica's rows, and its share of the loss of all rows.
 
         Args:
@@ -199,9 +228,10 @@ class Steps:
           busy: number of replicas that have some. Of regularizers and other added losses, which
             are the same in all, each of these adds its part.
           seed: that of the objective, or `None`.
+          noise: that of the log-density, or `None`.
           training: whether it is for a gradient.
         """
-        losses = self._row_losses(x, context, seed, training)
+        losses = self._row_losses(x, context, seed, noise, training)
         total = self._weighted(losses, weight)
         loss = tf.math.divide_no_nan(total, rows)
         if self.losses:
@@ -210,13 +240,15 @@ class Steps:
         metrics = [self._sum_of_metric(metric, x, losses) for metric, _ in self._own_metrics]
         return tf.stack([total, *metrics]), loss
 
-    def _row_losses(self, x, context, seed, training=False):
+    def _row_losses(self, x, context, seed, noise=None, training=False):
         """The loss of each row."""
         context = self._embedded(context, training)
         if self._objective is None:
-            return -self._log_prob(x, context, training)
+            return -self._log_prob(x, context, training, noise)
         batch = (x, context) if self._objective.needs_data else tf.shape(x)[0]
         with training_mode(training):
+            if self._objective.takes_noise:
+                seed = noise
             losses = self._objective.loss(self.distribution, batch, seed)
         return tf.ensure_shape(losses, x.shape[:1])
 

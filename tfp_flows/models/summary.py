@@ -23,6 +23,9 @@ def summary_lines(model, line_length=None):
     for name, kind, count in rows:
         yield f"{name:<{width}}{kind:<{kinds}}{count:>12,}"
     yield rule
+    if model.likelihood != "exact":
+        draws = f", of {model.num_samples} samples" if model.num_samples else ""
+        yield f"log_prob: {model.likelihood}{draws}"
     yield f"parameters: {total:,}, of which trainable: {trainable:,}"
 
 

@@ -1,6 +1,7 @@
 """The likelihood of data."""
 
 import keras
+import tensorflow as tf
 
 from tfp_flows.bijectors.road import Road
 from tfp_flows.objectives.base import Objective
@@ -21,5 +22,6 @@ class MaximumLikelihood(Objective):
 
     def loss(self, distribution, batch, seed):
         """The negative log-density of each row."""
-        del seed
-        return -Road(distribution).log_prob(*batch)
+        road, (x, context) = Road(distribution), batch
+        noise = road.draw_noise([tf.shape(x)[0]], seed)
+        return -road.log_prob(x, context, noise)

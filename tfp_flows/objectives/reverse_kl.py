@@ -74,10 +74,7 @@ class ReverseKL(Drawn):
     def check(self, distribution, title):
         """Refuses what has no gradient through its samples, and conditional distributions."""
         road = Road(distribution)
-        amortised = (
-            "; for an amortised posterior write the loss into a model of its own "
-            "(examples/vae_iaf.py)"
-        )
+        amortised = "; an amortised posterior belongs into a distributions.VAE"
         self._refuse_context(distribution, title, "one target", amortised)
         if road.base.reparameterization_type != tfd.FULLY_REPARAMETERIZED:
             raise ValueError(

@@ -6,12 +6,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfp_flows.bijectors.stochastic import StochasticTransform
+
 # At 65,535 a float32 has 8 bits left for the noise.
 _MAX_LEVELS = 2**16
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
-class UniformDequantization:
+class UniformDequantization(StochasticTransform):
     """Adds uniform noise to integers: `y = x + u`, `u ~ U[0, 1)`, so that `floor(y) = x`.
 
     A density on integers as such can be made infinite by spikes on them. Of dequantized data
@@ -62,6 +64,7 @@ class UniformDequantization:
                     f"UniformDequantization: {name} must be an integer from {low} to {high}, got "
                     f"{value}."
                 )
+        super().__init__()
         self.num_levels = int(num_levels)
         self.seed = None if seed is None else int(seed)
         self.dtype = tf.as_dtype(dtype)
@@ -86,9 +89,25 @@ class UniformDequantization:
           TypeError: if `x` is not of an integer dtype.
           ValueError: in eager mode, if a value lies outside `[0, num_levels)`.
         """
-        x = self._check(x)
+        x = tf.convert_to_tensor(x)
         seed = (seed, 0) if isinstance(seed, (int, np.integer)) else tf.cast(seed, tf.int32)
-        return self._add(x, tf.random.stateless_uniform(tf.shape(x), seed, dtype=self.dtype))
+        noise = tf.random.stateless_uniform(tf.shape(x), seed, dtype=self.dtype)
+        return self.inverse(x, noise)[0]
+
+    data_dtype = tf.int32
+
+    def draw_noise(self, shape, seed, event_shape):
+        """Noise `[*shape, *event_shape]` for `inverse`: see `StochasticTransform`."""
+        shape = tf.concat([shape, event_shape], axis=0)
+        return tf.random.stateless_uniform(shape, seed, dtype=self.dtype)
+
+    def inverse(self, x, noise, context=None):
+        """Returns `x + noise`, below `x + 1`, and 0, its contribution to the log-likelihood."""
+        return self._add(self._check(x), noise), 0.0
+
+    def forward(self, z, seed=None, context=None):
+        """The integers, int32, of continuous samples: `quantize`."""
+        return tf.cast(self.quantize(z), tf.int32)
 
     def shared_noise(self, x, *, event_shape, seed=None):
         """Returns `x + u` with one draw of `u` for all events: the noise of scores.
