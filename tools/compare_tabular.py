@@ -7,7 +7,9 @@
         --models maf maf_spline realnvp_spline --without-peer --cosine
 
     python tools/compare_tabular.py --miniboone DATA/miniboone.npz --seeds 0 --without-peer \\
-        --models maf maf_monotone continuous --epochs 300 --patience 60 --cosine --minutes 5
+        --models maf maf_monotone --minutes 5
+    python tools/compare_tabular.py --miniboone DATA/miniboone.npz --seeds 0 --without-peer \\
+        --models continuous --epochs 300 --every 30 --cosine --minutes 5
 
 Twenty minutes on two cores without splines, which take longer; `--models`, `--seeds` and one data
 set a call cut it in pieces, which `--results FILE` collects: runs that are in the file are not run
@@ -83,6 +85,8 @@ def train(make_step, evaluate, keep, restore, rows, held_out, seed, args):
         order = rng.permutation(len(rows))
         for first in range(0, len(rows) - args.batch_size + 1, args.batch_size):
             make_step(rows[order[first : first + args.batch_size]])
+        if epoch % args.every and epoch < args.epochs:
+            continue
         value = evaluate(held_out)
         seconds = time.perf_counter() - start
         if args.verbose:
@@ -228,7 +232,7 @@ def parent(args):
     if args.results and args.results.exists():
         found = [json.loads(line) for line in args.results.read_text().splitlines()]
     common = ["--hidden", *map(str, args.hidden)]
-    names = "rate batch_size patience threads peer_threads train_rows transforms bins minutes"
+    names = "rate batch_size patience threads peer_threads train_rows transforms bins minutes every"
     for name in names.split():
         common += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     common += [f"--{name}" for name in ("cosine", "verbose") if getattr(args, name)]
@@ -320,7 +324,10 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=60, help="the most (default 60)")
     parser.add_argument("--epochs-bsds300", type=int, default=20, help="the most (default 20)")
-    parser.add_argument("--patience", type=int, default=10, help="epochs (default 10)")
+    parser.add_argument("--patience", type=int, default=10, help="held-out values (default 10)")
+    parser.add_argument(
+        "--every", type=int, default=1, help="epochs from one held-out value to the next"
+    )
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1e-3, help="of Adam (default 1e-3)")
     parser.add_argument("--cosine", action="store_true", help="let the rate fall to 0 as a cosine")
