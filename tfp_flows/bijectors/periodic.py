@@ -20,8 +20,8 @@ class PeriodicConvolution(FlowBijector):
     from data to latents is a plain convolution. Its log-det, exact, and the way back take a matrix
     of C x C for half of the H W frequencies, once a call, whatever the number of images.
 
-    With k = 1 it is an `InvertibleConv1x1`. With more it mixes neighbours too, and the borders of an
-    image with those across: it suits textures, and latents, more than pictures that have a frame.
+    With k = 1 it is an `InvertibleConv1x1`. With more it mixes neighbours too, and borders with
+    those across: it suits textures, and latents, more than pictures that have a frame.
 
     Args:
       event_shape: `[H, W, C]`, known.
