@@ -13,6 +13,7 @@ from tfp_flows.flows.pixel_cnn import pixel_cnn
 from tfp_flows.flows.planar import planar
 from tfp_flows.flows.real_nvp import real_nvp
 from tfp_flows.flows.residual import residual
+from tfp_flows.flows.resnet_vae import resnet_vae
 from tfp_flows.flows.sylvester import sylvester
 from tfp_flows.flows.tarflow import tarflow
 from tfp_flows.flows.wavenet import wavenet
@@ -31,6 +32,7 @@ __all__ = [
     "planar",
     "real_nvp",
     "residual",
+    "resnet_vae",
     "sylvester",
     "tarflow",
     "wavenet",
