@@ -451,6 +451,23 @@ CASES = {
         xla=False,  # its parts are compiled one by one above
         skip=FILES,
     ),
+    "flow_plus_plus": dict(
+        make=_recipe(
+            flows.flow_plus_plus,
+            (4, 2, 1),
+            num_checkerboard=0,
+            num_channel=1,
+            num_last=0,
+            filters=4,
+            num_blocks=1,
+            num_heads=2,
+            elementwise="affine",  # the mixture's solve is checked with the map itself
+        ),
+        x=points(4, 2, 1),
+        event_ndims=3,
+        xla=False,
+        skip=FILES,
+    ),
     "jet": dict(
         make=_recipe(
             flows.jet,

@@ -145,7 +145,8 @@ def binarized(images, batch_size, seed):
     The rows that are left over of a pass wait for the next one.
     """
     rows, steps = len(images), len(images) // batch_size
-    held = tf.constant(images)
+    with tf.device("CPU"):  # Where datasets are made.
+        held = tf.constant(images)
 
     def batch(number):
         places = number % steps * batch_size + tf.range(batch_size, dtype=tf.int64)

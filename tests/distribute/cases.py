@@ -73,6 +73,25 @@ def regularized():
     return tfp.distributions.TransformedDistribution(base, coupling)
 
 
+def bounded():
+    """A density drawn with noise of two kinds: learned dequantization of an augmented flow."""
+    import tensorflow_probability as tfp
+
+    from tfp_flows import bijectors, distributions, preprocessing
+
+    tfd = tfp.distributions
+
+    def normal(bijector, channels):
+        base = tfd.Independent(tfd.Normal(tf.zeros([4, 4, channels]), 1.0), 3)
+        return tfd.TransformedDistribution(base, bijector)
+
+    joint = normal(bijectors.ActNorm(2), 2)
+    density = distributions.Augmented(joint, normal(bijectors.Rescale([4, 4, 1]), 1))
+    noise = glow(context_size=16, base="logistic")
+    dequantization = preprocessing.VariationalDequantization(noise, 17)
+    return distributions.Surjected(density, dequantization)
+
+
 @dataclasses.dataclass
 class Case:
     """How a model is made and trained."""
@@ -83,7 +102,8 @@ class Case:
     batch: int = 16
     epochs: int = 5
     compile: dict = dataclasses.field(default_factory=dict)
-    integers: bool = False
+    integers: bool = False  # whose dequantization is the model's
+    levels: bool = False  # whose dequantization, if any, is the distribution's
     context: bool = False
     weighted: bool = False
     validation: bool = False
@@ -119,6 +139,7 @@ CASES = {
     "xla": Case(on_workers=False, rows=65, scores=True, compile={"jit_compile": True}),
     "batch_norm": Case(flow=lambda: maf(normalization="batch_norm"), rows=61),
     "images": Case(flow=glow, rows=65, integers=True, scores=True, optimizer={"rate": 0.005}),
+    "bounded": Case(flow=bounded, rows=65, levels=True, scores=True, optimizer={"rate": 0.005}),
     "stacked": Case(
         on_workers=False,
         flow=lambda: glow(stacked=True),
@@ -150,7 +171,7 @@ def train(case, strategy):
         noise = preprocessing.UniformDequantization(17, seed=3) if case.integers else None
         model = FlowModel(case.flow(), dequantization=noise)
         model.compile(optimizer=make_optimizer(**case.optimizer), **case.compile)
-    x = (IMAGES if case.integers else X)[: case.rows]
+    x = (IMAGES if case.integers or case.levels else X)[: case.rows]
     data = {"x": x}
     if case.context:
         data["context"] = CONTEXT[: case.rows]

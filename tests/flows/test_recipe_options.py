@@ -116,7 +116,7 @@ def test_networks_of_ones_own(tmp_path):
 
     asked.clear()
     flows.nice([4], num_couplings=1, conditioner=make, seed=0)
-    flows.glow([4, 4, 2], num_levels=1, num_steps=1, hidden_filters=1, conditioner=make, seed=0)
+    flows.glow([4, 4, 2], num_levels=1, num_steps=1, conditioner=make, seed=0)
     flows.real_nvp([4, 4, 2], num_scales=2, conditioner=make, seed=0)
     flows.real_nvp([2], num_couplings=1, context_size=3, conditioner=make, seed=0)
     shapes = [a[:3] for a in asked]
@@ -134,6 +134,22 @@ def test_what_is_no_network():
         flows.real_nvp([4], hidden_units=(8,), conditioner=lambda *_: None)
     with pytest.raises(ValueError, match=r"must map \[batch, 2\] to \[batch, 4\], but gives"):
         flows.real_nvp([4], conditioner=lambda *_: conditioners.MLP(3, hidden_units=()))
+
+
+def test_a_glow_of_unknown_networks_is_as_careful_as_one_of_512_filters():
+    def make(input_shape, output_size, context_size, seed):
+        return keras.layers.Conv2D(output_size, 3, padding="same")
+
+    def rate(**kwargs):
+        flow = flows.glow([4, 4, 1], num_levels=1, num_steps=2, seed=0, **kwargs)
+        parts = [p for p in flow.submodules if isinstance(p, bijectors.Coupling)]
+        return {part.elementwise.rate for part in parts}
+
+    assert rate(conditioner=make) == rate(hidden_filters=512)
+    assert rate(conditioner=make, hidden_filters=8) == rate(hidden_filters=8) == {1.0}
+    assert max(rate(conditioner=make)) < 0.2
+    with pytest.raises(ValueError, match="flows.glow: hidden_filters, the width .* must be given"):
+        flows.glow([4, 4, 1], num_levels=1, num_steps=1)
 
 
 # --- Splines that can move. ---

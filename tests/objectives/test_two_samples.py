@@ -52,15 +52,12 @@ def sampler():
     return distributions.Sampler(network, tfd.Sample(tfd.Normal(0.0, 1.0), 2))
 
 
-@pytest.mark.parametrize(
-    "objective", [objectives.MMD(), objectives.SlicedWasserstein(num_projections=30)], ids=str
-)
-def test_a_sampler_reaches_mean_and_covariance(objective, tmp_path):
+def test_a_sampler_reaches_mean_and_covariance(tmp_path):
     """Noise of two entries, data on a plane: a linear network can make them."""
     rng = np.random.default_rng(1)
     mixing = np.array([[1.0, 0.5, 0.0], [0.0, 0.7, -0.6]])
     x = (rng.normal(size=(1024, 2)) @ mixing + [1.0, -1.0, 0.5]).astype("float32")
-    model = FlowModel(sampler(), objective=objective)
+    model = FlowModel(sampler(), objective=objectives.MMD())
     model.compile(optimizer=keras.optimizers.Adam(0.03))
     history = model.fit(x, epochs=15, batch_size=128, verbose=0).history
     assert set(history) == {"loss"}
@@ -70,18 +67,15 @@ def test_a_sampler_reaches_mean_and_covariance(objective, tmp_path):
     assert set(model.evaluate(x, return_dict=True, verbose=0)) == {"loss"}
     with pytest.raises(NotImplementedError, match="it has no density.*score its samples"):
         model.log_prob(x)
-    if isinstance(objective, objectives.MMD):
-        path = str(tmp_path / "model.keras")
-        model.save(path)
-        again = tfp_flows.load(path)
-        np.testing.assert_array_equal(again.sample(5, seed=1), model.sample(5, seed=1))
-        model.export(str(tmp_path / "served"))
-        served = tf.saved_model.load(str(tmp_path / "served"))
-        assert "log_prob" not in served.signatures
-        found = served.sample(tf.constant(5), tf.constant([0, 1]))
-        np.testing.assert_allclose(
-            tf.nest.flatten(found)[0], model.sample(5, seed=(0, 1)), rtol=1e-5
-        )
+    model.save(str(tmp_path / "model.keras"))
+    again = tfp_flows.load(str(tmp_path / "model.keras"))
+    wanted = model.sample(5, seed=(0, 1))
+    np.testing.assert_array_equal(again.sample(5, seed=(0, 1)), wanted)
+    model.export(str(tmp_path / "served"))
+    served = tf.saved_model.load(str(tmp_path / "served"))
+    assert "log_prob" not in served.signatures
+    found = served.sample(tf.constant(5), tf.constant([0, 1]))["samples"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
 def test_moments_of_a_flow():

@@ -99,6 +99,7 @@ def test_calibration_counts_ranks():
     figure = plots.calibration(ranks, covered, labels=["mass", "spin"])
     band, line = figure.axes[1].patches
     np.testing.assert_array_equal(line.get_data().values, np.bincount(ranks.ranks[:, 1]))
+    assert line.get_data().edges.tolist() == [n - 0.5 for n in range(12)]
     expected = 300 / 11
     spread = 2.0 * np.sqrt(expected * (1 - 1 / 11))
     np.testing.assert_allclose(band.get_data().values, expected + spread)

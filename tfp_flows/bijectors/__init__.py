@@ -28,9 +28,11 @@ from tfp_flows.bijectors.residual import Residual
 from tfp_flows.bijectors.road import context_kwargs
 from tfp_flows.bijectors.squeeze import Squeeze
 from tfp_flows.bijectors.stochastic import StochasticTransform, likelihood_of
+from tfp_flows.bijectors.surjections import AbsoluteValue, Sort
 from tfp_flows.bijectors.sylvester import Sylvester
 
 __all__ = [
+    "AbsoluteValue",
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
@@ -54,6 +56,7 @@ __all__ = [
     "Repeat",
     "Rescale",
     "Residual",
+    "Sort",
     "Squeeze",
     "StochasticTransform",
     "Sylvester",

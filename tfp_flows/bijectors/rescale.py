@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfp_flows._checks import fraction
+from tfp_flows._checks import fraction, known_shape
 from tfp_flows.bijectors.base import FlowBijector, Weight
 from tfp_flows.elementwise._floor import floored
 
@@ -46,11 +46,7 @@ class Rescale(FlowBijector):
     log_scale = Weight("Variable of the event shape, or what was given for it.")
 
     def __init__(self, event_shape, *, log_scale=None, min_scale=None, name="rescale", **kwargs):
-        shape = tuple(event_shape)
-        if not shape or any(n is None or n < 1 for n in shape):
-            raise ValueError(
-                f"{self._title()}: event_shape must be known and not empty, got {list(shape)}."
-            )
+        shape = known_shape(event_shape, "event_shape", self._title())
         if min_scale is not None:
             min_scale = fraction(min_scale, "min_scale", self._title())
         self._min_scale = min_scale

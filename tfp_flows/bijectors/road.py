@@ -262,6 +262,10 @@ class Road:
             seed, own = tfp.random.split_seed(seed)
             noise = self.draw_noise(tf.unstack(shape), own)
         z = self.base_sample(shape, seed, context)
+        return self.forward_and_log_prob(z, context, noise)
+
+    def forward_and_log_prob(self, z, context=None, noise=None):
+        """The data that a point of the base gives, and their log-density."""
         x, log_det, _ = walk(self.back, z, context, self.base_ndims)
         return x, self.base_log_prob(z, context, noise) - log_det
 
@@ -281,6 +285,8 @@ class Road:
         if self._inside is not None:
             return self._inside.sample(shape, seed, context, temperature)
         kwargs = self._base_kwargs(context)
+        if temperature is not None and hasattr(self.base, "sample_at"):
+            return self.base.sample_at(temperature, shape, seed, **kwargs)
         z = self.base.sample(shape, seed=seed, **kwargs)
         if temperature is None:
             return z
@@ -295,6 +301,11 @@ class Road:
         # Chosen, not computed, at 1: the samples are then those of no temperature to the last bit.
         return tf.where(temperature == 1.0, z, mean + temperature * (z - mean))
 
+    def base_completed(self, z, given, seed, context=None):
+        """Points of a base that draws in order, with `z` where it is given."""
+        kwargs = self._base_kwargs(context)
+        return self.base.complete_in_order(z, given, seed=seed, **kwargs)
+
     @property
     def no_mean(self):
         """Why a temperature other than 1 is refused."""
@@ -303,10 +314,33 @@ class Road:
             "latent's spread around (integers have none). Sample at temperature 1."
         )
 
+    def check_fixed_base(self, title):
+        """Raises a `ValueError` unless samples are a map of noise that depends on nothing.
+
+        Whoever draws the noise of a bound draws points of the base, without context or gradient.
+        """
+        wrong = None
+        if self.is_noisy:
+            wrong = f"has a log-density that is drawn with noise itself ({self.likelihood})"
+        elif self.base_context_shapes is not None:
+            wrong = "takes the context itself"
+        elif self.base.variables:
+            wrong = "has variables"
+        elif self.base.reparameterization_type != tfd.FULLY_REPARAMETERIZED:
+            wrong = "is not one of continuous values"
+        if wrong:
+            raise ValueError(
+                f"{title}: expected a flow over noise that depends on nothing, got the base "
+                f"{title_of(self.base)}, which {wrong}. Put a standard normal there, and what is "
+                "learned into bijectors."
+            )
+
     def has_mean(self, context=None):
         """Whether the base has a mean that its points can be drawn to; integers cannot."""
         if self._inside is not None:
             return self._inside.has_mean(context)
+        if hasattr(self.base, "sample_at"):
+            return self.base.has_mean(**self._base_kwargs(context))
         if not tf.as_dtype(self.base.dtype).is_floating:
             return False
         kwargs = self._base_kwargs(context)

@@ -3,8 +3,10 @@
 A `FlowModel` takes them as it takes a flow, and they may be the base of one.
 """
 
+from tfp_flows.distributions.augmented import Augmented, Slice
 from tfp_flows.distributions.autoregressive import AutoregressiveDistribution
 from tfp_flows.distributions.conditioned import Conditioned, condition
+from tfp_flows.distributions.ladder import LadderVAE
 from tfp_flows.distributions.made import MADEDistribution
 from tfp_flows.distributions.outputs import (
     BernoulliOutput,
@@ -22,16 +24,19 @@ from tfp_flows.distributions.vae import VAE
 from tfp_flows.distributions.vamp_prior import VampPrior
 
 __all__ = [
+    "Augmented",
     "AutoregressiveDistribution",
     "BernoulliOutput",
     "CategoricalOutput",
     "Conditioned",
     "DiscretizedLogisticMixtureOutput",
     "GaussianMixtureOutput",
+    "LadderVAE",
     "MADEDistribution",
     "NormalOutput",
     "Output",
     "Sampler",
+    "Slice",
     "StochasticDistribution",
     "Surjected",
     "VAE",

@@ -28,6 +28,7 @@ class Surjected(StochasticDistribution):
       validate_args: passed to the base class.
       allow_nan_stats: passed to the base class.
       name: name of the distribution. Default: that of `distribution`.
+      parameters: of a subclass its constructor's arguments.
 
     Raises:
       TypeError: if `distribution` or `transform` is none.
@@ -54,8 +55,9 @@ class Surjected(StochasticDistribution):
         validate_args=False,
         allow_nan_stats=True,
         name=None,
+        parameters=None,
     ):
-        parameters = dict(locals())
+        parameters = dict(locals()) if parameters is None else parameters
         if not isinstance(distribution, tfd.Distribution):
             raise TypeError(
                 f"Surjected: expected a tfd.Distribution, got a {type(distribution).__name__}."
@@ -140,7 +142,22 @@ class Surjected(StochasticDistribution):
         z = tf.cast(z, self._distribution.dtype)
         return self._road.log_prob(z, context, *rest) + contribution
 
-    def _draw(self, shape, seed, context=None):
+    def has_mean(self, context=None):
+        """Whether the latent can be drawn at another temperature than 1."""
+        return self._road.has_mean(context)
+
+    def sample_at(self, temperature, shape, seed, context=None):
+        """Samples whose latent is drawn at a temperature.
+
+        Args:
+          temperature: scalar that scales the deviation of the latent's base from its mean.
+          shape: int tensor `[n]`, the sample shape.
+          seed: pair of int32.
+          context: tensors, or `None`.
+        """
+        return self._draw(shape, seed, context, temperature)
+
+    def _draw(self, shape, seed, context=None, temperature=None):
         seed, own = tfp.random.split_seed(seed)
-        z = self._road.sample(shape, seed, context)
+        z = self._road.sample(shape, seed, context, temperature)
         return self._transform.forward(z, own, context)

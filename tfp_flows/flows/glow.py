@@ -27,6 +27,8 @@ tfd = tfp.distributions
 
 # From so many steps on a loop starts sooner, in less memory, and trains no slower.
 _STACKED_FROM = 8
+# The paper's: of networks that are not known, what is safe for wide ones.
+_WIDTH = 512
 _COUPLINGS = {"affine": "affine", "additive": "shift"}
 _PERMUTATIONS = ("invertible", "reverse", "shuffle")
 
@@ -36,7 +38,7 @@ def glow(
     *,
     num_levels,
     num_steps,
-    hidden_filters,
+    hidden_filters=None,
     coupling="affine",
     log_scale=None,
     permutation="invertible",
@@ -61,7 +63,9 @@ def glow(
       event_shape: `[H, W, C]` with `H` and `W` multiples of `2 ** num_levels`.
       num_levels: `int >= 1`, the paper's L.
       num_steps: `int >= 1`, steps a level, the paper's K.
-      hidden_filters: `int >= 1`, width of each coupling's network (the paper: 512).
+      hidden_filters: `int >= 1`, width of each coupling's network (the paper: 512). With a
+        `conditioner` it may be left out; given, it says how wide what goes into its last layer is,
+        by which the `rate` of an affine coupling falls. Default: as of 512.
       coupling: `"affine"` (default), `"additive"` or an `elementwise.ElementwiseMap`. By name, an
         affine one has a `rate` and a `cap` that fall with depth and width, so that Adam at its
         default trains any of them (see `elementwise.Affine`).
@@ -80,7 +84,7 @@ def glow(
         next to the data: a sigmoid of a box, an exponential of half a line.
       conditioner: function `(input_shape, output_size, context_size, seed)` that returns the Keras
         layer of a coupling, from `[batch, *input_shape]` to a last axis of `output_size`; a
-        context, if there is one, is its second argument. Default: a `ConvNet`.
+        context, if there is one, is its second argument. Default: a `ConvNet` of `hidden_filters`.
       context_size: size of a conditioning vector that every coupling sees, or `None`.
       stacked: whether the steps of a level run in a loop (`bijectors.Repeat`): the same flow, with
         the same weights for the same seed, that starts in a time that hardly grows with depth.
@@ -105,9 +109,16 @@ def glow(
 
     References:
       D. P. Kingma, P. Dhariwal, Glow: Generative flow with invertible 1x1 convolutions, 2018,
-      arXiv:1807.03039, figure 2 and section 6.1.
+      arXiv:1807.03039, figures 2 and 3.
     """
     shape = event_of(event_shape, (3,), "glow")
+    if hidden_filters is None:
+        if conditioner is None:
+            raise ValueError(
+                "flows.glow: hidden_filters, the width of the couplings' networks, must be given, "
+                "or a conditioner. The paper has hidden_filters=512."
+            )
+        hidden_filters = _WIDTH
     positive("glow", num_levels=num_levels, num_steps=num_steps, hidden_filters=hidden_filters)
     if shape[0] % 2**num_levels or shape[1] % 2**num_levels:
         raise ValueError(

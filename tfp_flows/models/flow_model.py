@@ -450,7 +450,8 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                 "`sample_weight`."
             )
         x, y, kwargs["sample_weight"] = self._arrays(x, y, kwargs.get("sample_weight"))
-        warn_of_discrete(x, self._example)
+        if not self.objective.adds_noise:
+            warn_of_discrete(x, self._example)
         warn_of_scale(x, self._road, self._example)
         self._build_embedding(x, y)
         if kwargs.get("validation_data") is not None:
@@ -498,12 +499,14 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         check_data(x, context, self._example)
         if not self._uninitialized():
             return
-        x = self._prepare(tf.convert_to_tensor(x), "initialise", 1)
+        x = tf.convert_to_tensor(x)
+        noise = self._noise(x, "initialise", 1)
+        x = self._prepare(x, "initialise", 1)
         # In the strategy's scope, and in no replica: an assignment then reaches every device.
         strategy = self.distribute_strategy
         reduce_sum = replicas.sum_over_workers(strategy)
         with strategy.scope(), data_dependent_initialization(reduce_sum):
-            self._log_prob(x, self._embedded(context))
+            self._log_prob(x, self._embedded(context), noise=noise)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         """`keras.Model.train_on_batch`, for a model that is initialised."""

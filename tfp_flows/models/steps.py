@@ -247,6 +247,8 @@ class Steps:
             return -self._log_prob(x, context, training, noise)
         batch = (x, context) if self._objective.needs_data else tf.shape(x)[0]
         with training_mode(training):
+            if self._objective.takes_noise:
+                seed = noise
             losses = self._objective.loss(self.distribution, batch, seed)
         return tf.ensure_shape(losses, x.shape[:1])
 

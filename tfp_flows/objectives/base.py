@@ -31,9 +31,22 @@ class Objective(abc.ABC):
         return None
 
     @property
+    def takes_noise(self):
+        """Whether `loss` is given, for the seed, what one `log_prob` of the batch is drawn with.
+
+        Every row then has the noise that it would have on one device.
+        """
+        return False
+
+    @property
     def allows_xla(self):
         """Whether XLA can compile it."""
         return True
+
+    @property
+    def adds_noise(self):
+        """Whether it adds noise to the data, which may then be whole numbers."""
+        return False
 
     def check(self, distribution, title):
         """Raises a `ValueError` if a distribution cannot have this objective.

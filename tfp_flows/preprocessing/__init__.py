@@ -4,5 +4,13 @@ from tfp_flows.preprocessing.dequantization import UniformDequantization
 from tfp_flows.preprocessing.likelihood import bits_per_dim
 from tfp_flows.preprocessing.logit import Logit
 from tfp_flows.preprocessing.scaling import Standardize, center
+from tfp_flows.preprocessing.variational import VariationalDequantization
 
-__all__ = ["Logit", "Standardize", "UniformDequantization", "bits_per_dim", "center"]
+__all__ = [
+    "Logit",
+    "Standardize",
+    "UniformDequantization",
+    "VariationalDequantization",
+    "bits_per_dim",
+    "center",
+]
