@@ -4,11 +4,14 @@
 # Two moons: a RealNVP of six couplings, trained by `fit`, and its density.
 
 # %%
+import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import sklearn.datasets
 
 from tfp_flows import FlowModel, flows
+
+keras.utils.set_random_seed(0)  # The order of the rows in training.
 
 x, _ = sklearn.datasets.make_moons(4000, noise=0.05, random_state=0)
 x = ((x - x.mean(0)) / x.std(0)).astype("float32")
