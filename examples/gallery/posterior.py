@@ -36,8 +36,9 @@ flow = flows.maf(
     seed=0,
 )
 model = FlowModel(flow)
-model.compile(keras.optimizers.Adam(3e-3, clipnorm=5.0))
-history = model.fit(theta, simulate(theta), batch_size=150, epochs=25, verbose=0)
+rate = keras.optimizers.schedules.CosineDecay(4e-3, 30 * 40)
+model.compile(keras.optimizers.Adam(rate, clipnorm=5.0))
+history = model.fit(theta, simulate(theta), batch_size=150, epochs=30, verbose=0)
 print(f"{history.history['loss'][-1]:.2f} nats; the prior has {np.log(4):.2f}")
 
 # %% [markdown]

@@ -2,7 +2,7 @@
 # # What a flow gives a VAE's posterior
 #
 # The usual posterior of a variational autoencoder is a Gaussian with independent entries. True
-# posteriors bend; one more flow, conditioned on the image, bends with them.
+# posteriors lean and bend; one more flow, conditioned on the image, does so with them.
 
 # %%
 import keras
