@@ -38,7 +38,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow_probability as tfp
 
-from tfp_flows import FlowModel, flows, metrics
+from tfp_flows import FlowModel, flows, metrics, plots
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -172,34 +172,6 @@ def save_posteriors(panels, path):
     plt.close(figure)
 
 
-def save_calibration(ranks, covered, path):
-    """Writes the histograms of ranks, with the band that right posteriors keep to, and coverage."""
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4))
-    n, bins = len(ranks.ranks), 20
-    expected = n / bins
-    spread = 2.0 * np.sqrt(expected * (1.0 - 1.0 / bins))
-    for entry, axis in enumerate(axes[:2]):
-        axis.axhspan(expected - spread, expected + spread, color="0.85", label="two deviations")
-        edges = np.linspace(-0.5, ranks.num_draws + 0.5, bins + 1)
-        axis.hist(ranks.ranks[:, entry], edges, histtype="step", lw=1.5)
-        axis.set(
-            xlabel=f"rank of theta {entry + 1} among {ranks.num_draws} draws",
-            title=f"p = {ranks.p_values[entry]:.2g}",
-            ylim=(0, None),
-        )
-        axis.legend(fontsize=7, loc="lower center")
-    error = 2.0 * covered.standard_error
-    axes[2].fill_between(
-        covered.levels, covered.levels - error, covered.levels + error, color="0.85"
-    )
-    axes[2].plot(covered.levels, covered.observed, label=["theta 1", "theta 2"])
-    axes[2].set(xlabel="level of the interval", ylabel="share that holds the truth")
-    axes[2].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
 def main():
     """Simulates, trains, checks, draws."""
     parser = argparse.ArgumentParser(
@@ -250,7 +222,8 @@ def main():
     results["coverage"] = dict(
         zip(map("{:.1f}".format, covered.levels), covered.observed.tolist(), strict=True)
     )
-    save_calibration(ranks, covered, args.out / "calibration.png")
+    figure = plots.calibration(ranks, covered, labels=["theta 1", "theta 2"])
+    figure.savefig(args.out / "calibration.png", dpi=110)
 
     panels, results["observations"] = [], []
     print("\nobservation    C2ST              precision  recall", flush=True)

@@ -26,10 +26,6 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter1d
@@ -255,43 +251,6 @@ def typical(schema, draws):
     return guess
 
 
-def save_pairs(schema, real, fake, path, most=6):
-    """Writes a pair plot: samples above the diagonal, held-out rows below."""
-    columns = list(schema.columns.items())[-most:]
-    first = len(schema) - len(columns)
-    size = len(columns)
-    figure, axes = plt.subplots(size, size, figsize=(1.9 * size, 1.9 * size))
-    rng = np.random.default_rng(0)
-    real = rng.permutation(real)
-    for i in range(size):
-        for j in range(size):
-            axis = axes[i, j]
-            shown = real[:1500] if i >= j else fake[:1500]
-            x, y = shown[:, first + j], shown[:, first + i]
-            low, high = np.nanquantile(real[:, first + j], [0.002, 0.998])
-            if i == j:
-                bins = np.linspace(low, high, 40)
-                axis.hist(real[:, first + j], bins, density=True, color="C0", alpha=0.5)
-                axis.hist(fake[:, first + j], bins, density=True, histtype="step", color="C3")
-            else:
-                jitter = [
-                    0.3 * rng.uniform(-1, 1, len(x)) * (columns[k][1].levels is not None)
-                    for k in (j, i)
-                ]
-                axis.plot(x + jitter[0], y + jitter[1], ".", ms=1, color="C0" if i > j else "C3")
-                axis.set_ylim(*np.nanquantile(real[:, first + i], [0.002, 0.998]))
-            axis.set_xlim(low, high)
-            axis.set(xticks=[], yticks=[])
-            if i == size - 1:
-                axis.set_xlabel(columns[j][0])
-            if j == 0:
-                axis.set_ylabel(columns[i][0])
-    figure.suptitle("held-out rows (blue, below the diagonal) and samples (red, above)")
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-
-
 def main():
     """Trains, compares, fills in, draws."""
     parser = argparse.ArgumentParser(
@@ -383,7 +342,10 @@ def main():
         row = test.iloc[entry["row"]]
         print(f"  {entry['surprise']:6.1f} nats: {entry['column']} = {row[entry['column']]} in")
         print(f"     {row.to_dict()}")
-    save_pairs(schema, schema.encode(test), fake, args.out / "pairs.png")
+    title = "held-out rows below the diagonal, samples above"
+    names = ("held-out rows", "samples")
+    figure = table.pairs(test, drawn, columns=schema.names[-6:], names=names, title=title)
+    figure.savefig(args.out / "pairs.png", dpi=100)
     results = {"nats": nats, "auc": told, "imputation": imputed, "seconds": time.time() - start}
     (args.out / "results.json").write_text(json.dumps(results, indent=1, default=float) + "\n")
     print(f"\npicture: {args.out / 'pairs.png'}\ndone in {time.time() - start:.0f} s")

@@ -25,15 +25,11 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows import FlowModel, flows, preprocessing
+from tfp_flows import FlowModel, flows, plots, preprocessing
 
 tfd = tfp.distributions
 
@@ -126,36 +122,6 @@ def gaussian(rows):
     covariance += 1e-6 * np.diag(np.diag(covariance))
     mean = rows.mean(0, dtype=np.float64)
     return tfd.MultivariateNormalTriL(mean, np.linalg.cholesky(covariance))
-
-
-def save_corner(rows, samples, names, path, columns=5):
-    """Writes a corner plot: data below the diagonal, samples above."""
-    figure, axes = plt.subplots(columns, columns, figsize=(2.1 * columns, 2.1 * columns))
-    limits = np.quantile(rows, [0.005, 0.995], axis=0)
-    margin = 0.15 * (limits[1] - limits[0])
-    limits = limits + [-margin, margin]
-    for i in range(columns):
-        for j in range(columns):
-            axis = axes[i, j]
-            if i == j:
-                bins = np.linspace(*limits[:, i], 30)
-                axis.hist(rows[:, i], bins, density=True, color="tab:blue", alpha=0.5)
-                axis.hist(samples[:, i], bins, density=True, color="tab:orange", alpha=0.5)
-            else:
-                shown, colour = (rows, "tab:blue") if i > j else (samples, "tab:orange")
-                axis.plot(shown[:, j], shown[:, i], ".", ms=2, alpha=0.4, color=colour)
-                axis.set_ylim(limits[:, i])
-            axis.set_xlim(limits[:, j])
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if i == columns - 1:
-                axis.set_xlabel(names[j], fontsize=8)
-            if j == 0:
-                axis.set_ylabel(names[i], fontsize=8)
-    figure.suptitle("data (blue, below) and samples of the MAF (orange, above)", fontsize=11)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def rank_unusual(model, rows, numbers, names, normal, path, count=5):
@@ -302,7 +268,14 @@ def main():
 
     samples = models["MAF"].sample(max(len(rows), 200), seed=args.seed).numpy()
     corner = args.out / "corner.png"
-    save_corner(rows, samples, names, corner, columns=min(5, size))
+    figure = plots.pairs(
+        rows,
+        samples,
+        names=("data", "samples of the MAF"),
+        columns=range(min(5, size)),
+        labels=names[:5],
+    )
+    figure.savefig(corner, dpi=110)
     ranking = args.out / "unusual.csv"
     rank_unusual(models["MAF"], test, numbers[2], names, normal, ranking)
 

@@ -332,7 +332,9 @@ CASES = {
         for direction in ("up", "right", "left")
     },
     "rescale": dict(
-        make=lambda dtype: bijectors.Rescale(IMAGE, dtype=dtype), x=points(*IMAGE), event_ndims=3
+        make=lambda dtype: bijectors.Rescale(IMAGE, min_scale=0.1, dtype=dtype),
+        x=points(*IMAGE),
+        event_ndims=3,
     ),
     "actnorm_vector": dict(
         make=lambda dtype: bijectors.ActNorm(3, dtype=dtype), x=points(3), event_ndims=1
@@ -349,6 +351,25 @@ CASES = {
         make=lambda dtype: bijectors.InvertibleConv1x1(5, seed=2, dtype=dtype),
         x=points(5),
         event_ndims=1,
+    ),
+    "householder": dict(
+        make=lambda dtype: bijectors.Householder(3, num_reflections=2, seed=2, dtype=dtype),
+        x=points(3),
+        event_ndims=1,
+        xla=False,
+        skip=FILES[::2],
+    ),
+    "orthogonal": dict(
+        make=lambda dtype: bijectors.Orthogonal(3, seed=2, dtype=dtype),
+        x=points(2, 2, 3),
+        event_ndims=3,
+        xla=False,
+        skip=FILES[::2],
+    ),
+    "periodic_convolution": dict(
+        make=lambda dtype: bijectors.PeriodicConvolution((3, 3, 1), seed=2, dtype=dtype),
+        x=points(3, 3, 1),
+        event_ndims=3,
     ),
     "squeeze_glow": dict(
         make=lambda dtype: bijectors.Squeeze(dtype=dtype),
@@ -428,6 +449,23 @@ CASES = {
         event_ndims=3,
         conditioner_calls=None,
         xla=False,  # its parts are compiled one by one above
+        skip=FILES,
+    ),
+    "flow_plus_plus": dict(
+        make=_recipe(
+            flows.flow_plus_plus,
+            (4, 2, 1),
+            num_checkerboard=0,
+            num_channel=1,
+            num_last=0,
+            filters=4,
+            num_blocks=1,
+            num_heads=2,
+            elementwise="affine",  # the mixture's solve is checked with the map itself
+        ),
+        x=points(4, 2, 1),
+        event_ndims=3,
+        xla=False,
         skip=FILES,
     ),
     "jet": dict(

@@ -19,7 +19,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 # Part -> the parts that it imports, as measured: another arrow is to be drawn here first. Helpers
 # of the top level (`_files`) import no part, and are free to all.
-HELPERS = {"_arguments", "_checks", "_files", "_private", "_solve"}
+HELPERS = {"_arguments", "_checks", "_files", "_optional", "_private", "_solve"}
 ARROWS = {
     "version": set(),
     "_requirements": set(),
@@ -27,6 +27,7 @@ ARROWS = {
     "masks": set(),
     "distribute": set(),
     "metrics": set(),
+    "plots": set(),
     "elementwise": set(),
     "conditioners": {"masks"},
     "bijectors": {"masks", "elementwise"},
@@ -37,7 +38,8 @@ ARROWS = {
     "export": {"preprocessing", "version"},
     "objectives": {"bijectors"},
     "models": {"bijectors", "distributions", "objectives", "preprocessing", "saving", "export"},
-    "tables": {"conditioners", "elementwise", "bijectors", "models", "saving"},
+    "tables": {"conditioners", "elementwise", "bijectors", "models", "plots", "saving"},
+    "estimators": {"flows", "models", "preprocessing"},
     "testing": {"bijectors", "models"},
 }
 

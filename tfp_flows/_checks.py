@@ -88,6 +88,18 @@ def fraction(value, name, title):
     return found
 
 
+def known_shape(value, name, title):
+    """`value` as a tuple of the sizes of an event, if all are known and there is one.
+
+    Raises:
+      ValueError: if it is empty, or a size is `None` or below 1.
+    """
+    shape = tuple(value)
+    if not shape or any(n is None or n < 1 for n in shape):
+        raise ValueError(f"{title}: {name} must be known and not empty, got {list(shape)}.")
+    return shape
+
+
 def one_of(value, choices, name, title):
     """`value`, if it is one of the names (or `None`) in `choices`.
 

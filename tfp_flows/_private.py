@@ -41,6 +41,13 @@ def worker_of(strategy):
     return strategy.extended._id_in_cluster
 
 
+def caches_of(dataset):
+    """The nearest `cache()` on each way from a dataset to its sources."""
+    if type(dataset).__name__ == "CacheDataset":
+        return [dataset]
+    return [found for upstream in dataset._inputs() for found in caches_of(upstream)]
+
+
 # --- Keras's optimizers. ---
 
 
@@ -94,6 +101,11 @@ def moments_of(optimizer, variable):
 def layers_of(layer):
     """A layer and all that it is made of."""
     return layer._flatten_layers()
+
+
+def is_random_state(variable):
+    """Whether a Keras variable is the state of a `SeedGenerator`."""
+    return variable.name == "seed_generator_state"
 
 
 # Writes a `.keras` archive to an open file: the public function takes paths alone, that end in

@@ -1,10 +1,24 @@
-"""Trains MAF and RealNVP here and in zuko, alike, and compares the test log-likelihoods.
+"""Trains MAF, RealNVP and their splines here and in zuko, alike, and compares the log-likelihoods.
 
     python tools/compare_tabular.py --miniboone DATA/miniboone.npz --bsds300 DATA/bsds300.npz \\
         --peer-python /tmp/peers/bin/python
 
-Twenty minutes on two cores; `--models`, `--seeds` and one data set a call cut it in pieces, which
-`--results FILE` collects: runs that are in the file are not run again.
+    python tools/compare_tabular.py --miniboone DATA/miniboone.npz --bsds300 DATA/bsds300.npz \\
+        --models maf maf_spline realnvp_spline --without-peer --cosine
+
+    python tools/compare_tabular.py --miniboone DATA/miniboone.npz --seeds 0 --without-peer \\
+        --models maf maf_monotone --minutes 5
+    python tools/compare_tabular.py --miniboone DATA/miniboone.npz --seeds 0 --without-peer \\
+        --models continuous --epochs 300 --every 30 --cosine --minutes 5
+
+Twenty minutes on two cores without splines, which take longer; `--models`, `--seeds` and one data
+set a call cut it in pieces, which `--results FILE` collects: runs that are in the file are not run
+again. Of other settings (`--cosine`, `--hidden`, ...) give another file.
+
+"maf_monotone" has monotone networks behind affine maps, and is of this package alone, as is
+"continuous": one network of the same hidden layers, three times as wide, by flow matching. Its
+held-out rows are scored by an estimated trace and 20 equal steps, the test rows by the exact trace
+and dopri5. Both take longer: `--minutes` bounds each training, for a look instead of a figure.
 
 zuko runs in an environment of its own (PyTorch would share no memory with TensorFlow):
 
@@ -16,8 +30,10 @@ Both libraries get the same standardised rows, the same split, 5 transforms of t
 hidden layers with ReLU, orders reversed from one MADE to the next, alternating masks for
 RealNVP, Adam at the same rate, the same batch size, the same most epochs, and the same early
 stopping: the weights of the epoch that is best on the held-out rows are tested. What differs
-is each library's own: initial weights, how a log-scale is bounded, and for MAF which of scale and
-shift comes first. Log-likelihoods are in nats, in the units of the data.
+is each library's own: initial weights, how a log-scale is bounded, for MAF which of scale and
+shift comes first, and of splines where they end (here: affine maps with rational quadratic splines
+in the box of their recipes; zuko: splines alone, to 5 deviations). Log-likelihoods are in nats, in
+the units of the data.
 
 MINIBOONE: keys `val` (split into training and held-out rows) and `test`; the published
 training split is not at hand. BSDS300: keys `train`, `val`, `test`, patches of 64 integers.
@@ -37,7 +53,9 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LOCK = "/tmp/tfp_flows_bench.lock"
-MODELS = ("maf", "realnvp")
+MODELS = ("maf", "realnvp", "maf_spline", "realnvp_spline", "maf_monotone", "continuous")
+# Those that the other library is asked for too.
+OF_BOTH = MODELS[:4]
 
 
 def load(dataset, path, train_rows):
@@ -63,52 +81,70 @@ def train(make_step, evaluate, keep, restore, rows, held_out, seed, args):
     rng = np.random.default_rng(seed)
     best, since, start = -np.inf, 0, time.perf_counter()
     epoch = 0
-    for epoch in range(1, args.epochs + 1):  # noqa: B007 - the last one is reported
+    for epoch in range(1, args.epochs + 1):
         order = rng.permutation(len(rows))
         for first in range(0, len(rows) - args.batch_size + 1, args.batch_size):
             make_step(rows[order[first : first + args.batch_size]])
+        if epoch % args.every and epoch < args.epochs:
+            continue
         value = evaluate(held_out)
+        seconds = time.perf_counter() - start
+        if args.verbose:
+            print(f"epoch {epoch}: {value:.3f}, {seconds:.0f} s", file=sys.stderr, flush=True)
         if value > best:
             best, since = value, 0
             keep()
         else:
             since += 1
-        if since >= args.patience:
+        if since >= args.patience or (args.minutes and seconds > 60.0 * args.minutes):
             break
     restore()
     return best, epoch, time.perf_counter() - start
+
+
+def steps_of(rows, args):
+    """Steps of all epochs that there may be."""
+    return args.epochs * (len(rows) // args.batch_size)
 
 
 def run_ours(model, data, seed, args):
     """tfp_flows, in its own loop so that the two loops are one."""
     import tensorflow as tf
 
-    from tfp_flows import FlowModel, flows
+    from tfp_flows import FlowModel, elementwise, flows, objectives
 
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     rows, held_out, test = data
     size = rows.shape[1]
-    if model == "maf":
-        flow = flows.maf([size], num_layers=5, hidden_units=args.hidden, seed=seed)
+    same = {"hidden_units": args.hidden, "seed": seed}
+    if model.endswith("_spline"):
+        same |= {"elementwise": "rational_quadratic_spline", "num_bins": args.bins}
+    if model == "maf_monotone":
+        same["elementwise"] = elementwise.Composed(["affine", "monotone_network"])
+    objective = None
+    if model == "continuous":
+        same["hidden_units"] = [3 * width for width in args.hidden]
+        flow = flows.continuous([size], solver="rk4", num_steps=20, **same)
+        objective = objectives.FlowMatching()
+    elif model.startswith("maf"):
+        flow = flows.maf([size], num_layers=args.transforms, **same)
     else:
-        flow = flows.real_nvp(
-            [size],
-            num_couplings=5,
-            hidden_units=args.hidden,
-            mask="alternating",
-            seed=seed,
-        )
+        flow = flows.real_nvp([size], num_couplings=args.transforms, mask="alternating", **same)
     import keras
 
-    fit = FlowModel(flow)
-    fit.compile(optimizer=keras.optimizers.Adam(args.rate))
+    fit = FlowModel(flow, objective=objective)
+    rate = args.rate
+    if args.cosine:
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps_of(rows, args))
+    fit.compile(optimizer=keras.optimizers.Adam(rate))
     held, kept = tf.constant(held_out), []
 
     def keep():
         kept[:] = fit.get_weights()
 
-    def mean_log_prob(x):
-        return float(np.mean([fit.log_prob(x[i : i + 5000]) for i in range(0, len(x), 5000)]))
+    def mean_log_prob(x, size=5000):
+        parts = [fit.log_prob(x[i : i + size]) for i in range(0, len(x), size)]
+        return float(np.mean(np.concatenate(parts)))
 
     def evaluate(_):
         return float(tf.reduce_mean(fit.log_prob(held)))
@@ -123,6 +159,12 @@ def run_ours(model, data, seed, args):
         seed,
         args,
     )
+    if model == "continuous":
+        import tensorflow_probability as tfp
+
+        exact = flow.bijector.copy(trace="exact", solver="dopri5", num_steps=200)
+        fit = FlowModel(tfp.distributions.TransformedDistribution(flow.distribution, exact))
+        return mean_log_prob(test[:5000], 250), best, epochs, seconds
     test = test[: len(test) // 5000 * 5000] if len(test) > 5000 else test
     return mean_log_prob(test), best, epochs, seconds
 
@@ -137,9 +179,15 @@ def run_zuko(model, data, seed, args):
     torch.set_num_threads(args.peer_threads)
     torch.manual_seed(seed)
     rows, held_out, test = data
-    kind = zuko.flows.MAF if model == "maf" else zuko.flows.RealNVP
-    flow = kind(rows.shape[1], transforms=5, hidden_features=args.hidden)
+    same = {"transforms": args.transforms, "hidden_features": args.hidden}
+    if model.endswith("_spline"):
+        same["bins"] = args.bins
+        if model == "realnvp_spline":
+            same["passes"] = 2  # a coupling
+    kinds = {"maf": zuko.flows.MAF, "realnvp": zuko.flows.RealNVP}
+    flow = kinds.get(model, zuko.flows.NSF)(rows.shape[1], **same)
     optimizer = torch.optim.Adam(flow.parameters(), lr=args.rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps_of(rows, args))
     kept = {}
 
     def step(batch):
@@ -147,6 +195,8 @@ def run_zuko(model, data, seed, args):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if args.cosine:
+            schedule.step()
 
     def evaluate(x):
         with torch.no_grad():
@@ -182,15 +232,21 @@ def parent(args):
     if args.results and args.results.exists():
         found = [json.loads(line) for line in args.results.read_text().splitlines()]
     common = ["--hidden", *map(str, args.hidden)]
-    for name in ("rate", "batch_size", "patience", "threads", "peer_threads", "train_rows"):
+    names = "rate batch_size patience threads peer_threads train_rows transforms bins minutes every"
+    for name in names.split():
         common += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    common += [f"--{name}" for name in ("cosine", "verbose") if getattr(args, name)]
     pythons = {"tfp_flows": sys.executable, "zuko": args.peer_python}
+    if args.without_peer:
+        del pythons["zuko"]
     asked = []
     for dataset, epochs in (("miniboone", args.epochs), ("bsds300", args.epochs_bsds300)):
         path = getattr(args, dataset)
         if path is None:
             continue
         for model, library in itertools.product(args.models, pythons):
+            if library != "tfp_flows" and model not in OF_BOTH:
+                continue
             runs = {(dataset, model, library, seed) for seed in args.seeds}
             asked += runs
             missing = sorted(runs - {key_of(f) for f in found})
@@ -224,25 +280,29 @@ def key_of(run):
 
 def report(found):
     """Prints the table; returns 1 if an aim is missed."""
-    print(f"{'data':<10} {'model':<8} {'library':<10} {'test nats':>17} {'epochs':>8} {'s':>6}")
+    print(f"{'data':<10} {'model':<14} {'library':<10} {'test nats':>17} {'epochs':>8} {'s':>6}")
     missed = False
     for dataset, model in sorted({(f["dataset"], f["model"]) for f in found}):
         means = {}
         for library in ("tfp_flows", "zuko"):
             key = (dataset, model, library)
             runs = [f for f in found if (f["dataset"], f["model"], f["library"]) == key]
+            if not runs:
+                continue
             nats = np.array([f["nats"] for f in runs])
             means[library] = nats.mean()
             epochs = np.mean([f["epochs"] for f in runs])
             seconds = np.mean([f["seconds"] for f in runs])
             spread = f"{nats.mean():9.2f} +- {nats.std():.2f}"
             print(
-                f"{dataset:<10} {model:<8} {library:<10} {spread:>17} {epochs:8.1f} {seconds:6.1f}"
+                f"{dataset:<10} {model:<14} {library:<10} {spread:>17} {epochs:8.1f} {seconds:6.0f}"
             )
+        if len(means) < 2:
+            continue
         difference = means["tfp_flows"] - means["zuko"]
         missed |= difference < -0.1
         verdict = "ok" if difference >= -0.1 else "MISSED"
-        print(f"{'':<10} {'':<8} difference {difference:+.2f} nats, at least -0.10: {verdict}\n")
+        print(f"{'':<10} {'':<14} difference {difference:+.2f} nats, at least -0.10: {verdict}\n")
     return int(missed)
 
 
@@ -256,14 +316,25 @@ def main():
     parser.add_argument("--peer-python", default="/tmp/peers/bin/python")
     parser.add_argument("--library", choices=("tfp_flows", "zuko"), help=argparse.SUPPRESS)
     parser.add_argument("--results", type=pathlib.Path, help="file of finished runs, added to")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS[:2])
+    parser.add_argument("--without-peer", action="store_true", help="no zuko")
+    parser.add_argument("--transforms", type=int, default=5, help="layers or couplings (default 5)")
+    parser.add_argument("--bins", type=int, default=8, help="of a spline (default 8)")
     parser.add_argument("--hidden", type=int, nargs="+", default=[128, 128])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=60, help="the most (default 60)")
     parser.add_argument("--epochs-bsds300", type=int, default=20, help="the most (default 20)")
-    parser.add_argument("--patience", type=int, default=10, help="epochs (default 10)")
+    parser.add_argument("--patience", type=int, default=10, help="held-out values (default 10)")
+    parser.add_argument(
+        "--every", type=int, default=1, help="epochs from one held-out value to the next"
+    )
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1e-3, help="of Adam (default 1e-3)")
+    parser.add_argument("--cosine", action="store_true", help="let the rate fall to 0 as a cosine")
+    parser.add_argument(
+        "--minutes", type=float, default=0, help="of one training, at most (default: no limit)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="say each epoch's held-out value")
     parser.add_argument("--train-rows", type=int, default=80000, help="of BSDS300")
     parser.add_argument("--threads", type=int, default=2, help="of tfp_flows")
     # Two threads of PyTorch wait for each other 25 times as long as they compute, if anything

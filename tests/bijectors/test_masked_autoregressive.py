@@ -286,6 +286,37 @@ def test_wrong_arguments(make, error, message):
         make()
 
 
+@keras.saving.register_keras_serializable(package="test_masked_autoregressive")
+class AsCoupling(keras.layers.Layer):
+    """The parameters of a coupling's network for the last entries, zeros for the first."""
+
+    def __init__(self, network, passing):
+        super().__init__(dtype="float64")
+        self.network, self.passing = network, passing
+
+    def call(self, x):
+        shift, log_scale = tf.split(self.network(x[:, : self.passing]), 2, axis=-1)
+        zeros = tf.zeros_like(x[:, : self.passing])
+        return tf.concat([zeros, shift, zeros, log_scale], axis=-1)
+
+
+@pytest.mark.filterwarnings("ignore:.*to go through them in order")
+def test_a_coupling_is_the_masked_autoregressive_map_of_its_parameters():
+    network = conditioners.MLP(
+        4, hidden_units=(6,), activation="tanh", zero_output=False, seed=0, dtype="float64"
+    )
+    mask = np.array([True, True, True, False, False])
+    coupling = bijectors.AffineCoupling(network, mask, dtype=tf.float64)
+    autoregressive = MAF(AsCoupling(network, 3), "affine", size=5, dtype=tf.float64)
+    x = tf.constant(np.random.default_rng(0).normal(size=(4, 5)))
+    for direction in ("forward_and_log_det", "inverse_and_log_det"):
+        wanted, log_det = getattr(coupling, direction)(x)
+        got, other = getattr(autoregressive, direction)(x)
+        np.testing.assert_allclose(got, wanted, rtol=1e-12)
+        np.testing.assert_allclose(other, log_det, rtol=1e-12)
+        assert np.abs(log_det).min() > 1e-3
+
+
 def test_wrong_context():
     bijector = MAF(conditioners.MADE(3, hidden_units=(4,), context_size=2))
     with pytest.raises(ValueError, match=r"context of shape \[..., 2\], got"):

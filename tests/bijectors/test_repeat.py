@@ -296,6 +296,49 @@ def largest(kernel):
     return tf.reduce_max(tf.abs(kernel))
 
 
+class Noise(keras.layers.Layer):
+    """Weights times zeros and ones, drawn for every row and entry."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator(3)
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(2,), initializer="ones")
+
+    def call(self, x, training=False):
+        kept = tf.ones_like(x[:, :1]) * self.kernel
+        return keras.random.dropout(kept, 0.5, seed=self.seed_generator) if training else kept
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+@pytest.mark.parametrize("nested", [False, True])
+def test_dropout_draws_for_each_step_and_the_same_on_the_way_back(recompute, nested):
+    # A step adds, to two entries, what is left of its weights: its derivative says what that was.
+    part = bijectors.AdditiveCoupling(Noise(), np.array([True, True, False, False]))
+    repeat = Repeat(part, 6, recompute=recompute)
+    if nested:
+        repeat = Repeat(repeat, 1, recompute=recompute)
+    weight = repeat.trainable_variables[0]
+    weight.assign(tf.reshape(tf.repeat(2.0 ** tf.range(6.0), 2), weight.shape))
+
+    @tf.function
+    def act(x):
+        with tf.GradientTape() as tape, bijectors.training_mode():
+            y = repeat.forward(x)[:, 2:]
+        return y, tape.gradient(y, weight)
+
+    x = tf.zeros([7, 4])
+    y, gradient = act(x)
+    # Kept entries are doubled: the bits of y / 2 say which steps kept this entry.
+    kept = (y.numpy().astype(int)[..., np.newaxis] // 2 >> np.arange(6)) & 1
+    np.testing.assert_array_equal(y, 2 * (kept * 2 ** np.arange(6)).sum(-1))
+    np.testing.assert_array_equal(np.reshape(gradient, [6, 2]), 2 * kept.sum(0).T)
+    assert len({k.tobytes() for k in np.moveaxis(kept, -1, 0)}) == 6
+    assert not np.array_equal(act(x)[0], y)
+    np.testing.assert_array_equal(repeat.forward(x + 0.0)[:, 2:], 63.0)
+
+
 def test_regularizers_and_constraints_are_of_each_step():
     layer = dense(kernel_regularizer=largest, kernel_constraint=keras.constraints.MaxNorm(0.5))
     model = model_of(Repeat(coupling(layer), 3))
@@ -395,7 +438,6 @@ def sequential(*layers):
     [
         (lambda: bijectors.BatchNorm(4), "BatchNorm .*cannot be repeated .*assigns a variable"),
         (Stateful, "Stateful .*cannot be repeated .*assigns a variable"),
-        (lambda: coupling(sequential(keras.layers.Dropout(0.5))), "draws random numbers"),
         (lambda: coupling(sequential(keras.layers.BatchNormalization())), "assigns a variable"),
         (lambda: coupling(dense(activity_regularizer="l2")), "adds a loss"),
         (bijectors.Squeeze, "must keep the shape of its events, but Squeeze"),

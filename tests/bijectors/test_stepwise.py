@@ -317,6 +317,7 @@ def test_one_vector_where_one_a_step_is_meant():
     [
         (flows.wavenet, [4, 1], {"filters": 4, "skip_filters": 512}),
         (flows.pixel_cnn, [2, 2, 1], {"hidden_filters": 512, "filters": 4, "num_layers": 1}),
+        (flows.pixel_rnn, [2, 2, 1], {"hidden_filters": 512, "filters": 4, "num_layers": 1}),
         (
             flows.tarflow,
             [2, 2, 1],

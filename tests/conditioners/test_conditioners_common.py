@@ -47,6 +47,12 @@ CASES = {
         (4, 3, 4),
         6,
     ),
+    "gated_convnet": (
+        lambda **k: conditioners.GatedConvNet(4, filters=8, num_blocks=1, num_heads=2, **k),
+        (4, 3, 2),
+        (4, 3, 4),
+        17,
+    ),
     "vision_transformer": (
         lambda **k: conditioners.VisionTransformer(
             4, patch_size=2, width=8, num_layers=1, num_heads=2, **k

@@ -22,8 +22,13 @@ CASES = {
         lambda **k: conditioners.PixelCNN([4, 5, 2], 3, filters=4, num_layers=2, **k),
         (4, 5, 2),
     ),
+    "diagonal_bilstm": (
+        lambda **k: conditioners.DiagonalBiLSTM([3, 4, 2], 3, filters=4, num_layers=2, **k),
+        (3, 4, 2),
+    ),
 }
 ONE_A_STEP = {"wavenet": [6, 3], "pixel_cnn": [4, 5, 3], "transformer": [4, 6, 3]}
+ONE_A_STEP["diagonal_bilstm"] = [3, 4, 3]
 
 
 def perturbed(name, **kwargs):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from distribute.cases import CASES
+from distribute.cases import CASES, ON_WORKERS
 from distribute.processes import once, run
 
 # On OneDeviceStrategy there is nothing to get wrong but the plumbing.
@@ -33,12 +33,12 @@ def check(one, other):
         np.testing.assert_allclose(other[key], one[key], rtol=rtol, atol=1e-5, err_msg=key)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, "flow_matching"])
 def test_two_replicas(trained, name):
     check(*(np.load(trained(s) / f"{name}.npz") for s in ("one", "mirrored")))
 
 
-@pytest.mark.parametrize("name", [*CASES, "different_data"])
+@pytest.mark.parametrize("name", [*ON_WORKERS, "different_data", "flow_matching"])
 def test_two_workers(trained, name):
     one, chief = (np.load(trained(s) / f"{name}.npz") for s in ("one", "workers"))
     check(one, chief)

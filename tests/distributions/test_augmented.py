@@ -20,7 +20,7 @@ class Regression(bijectors.FlowBijector):
         self._slope, self._scale = tf.constant(slope), tf.constant(scale)
 
     def _mean(self, context):
-        return tf.linalg.matvec(context, self._slope)[..., tf.newaxis]
+        return tf.reduce_sum(context * self._slope, axis=-1, keepdims=True)
 
     def _forward_and_log_det(self, x, context):
         log_det = tf.math.log(self._scale) * tf.ones_like(x[..., 0])
@@ -73,7 +73,9 @@ def test_tight_at_the_posterior_and_below_by_the_divergence_elsewhere():
 
 
 def test_samples_are_the_first_channels():
-    samples = gaussian(*posterior()).sample(4000, seed=[0, 1])
+    density = gaussian(*posterior())
+    assert density.log_prob(X[0], seed=0).shape == density.sample(seed=0).shape[:-1] == []
+    samples = density.sample(4000, seed=[0, 1])
     assert samples.shape == [4000, 2]
     np.testing.assert_allclose(np.cov(samples.numpy().T), COVARIANCE[:2, :2], atol=0.1)
 

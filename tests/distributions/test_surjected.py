@@ -72,7 +72,7 @@ def test_a_bound_is_below_and_its_estimate_reaches_the_exact_value():
     np.testing.assert_array_less(np.abs(found.log_prob - exact), 4.0 * found.standard_error)
     # A row's is its own, wherever it stands, and the draws are those of the seed.
     again = model.estimate_log_prob(x[::-1][:3], num_samples=2000, batch_size=3)
-    np.testing.assert_allclose(again.log_prob, found.log_prob[::-1][:3], rtol=1e-6)
+    np.testing.assert_allclose(again.log_prob, found.log_prob[::-1][:3], rtol=1e-5)
     other = model.estimate_log_prob(x, num_samples=2000, batch_size=2, seed=1)
     assert np.all(np.abs(other.log_prob - found.log_prob) > 1e-6)
     np.testing.assert_array_less(
@@ -157,6 +157,7 @@ def test_training_draws_by_step():
 def test_dequantized_uniform_is_exact_and_flows_are_bounded():
     die = Surjected(tfd.Sample(tfd.Uniform(0.0, 6.0), 2), preprocessing.UniformDequantization(6))
     draws = [die.log_prob(X, seed=k) for k in range(3)]
+    assert die.log_prob(X[0], seed=0).shape == []
     np.testing.assert_allclose(draws, np.full([3, 23], -2.0 * math.log(6.0)), rtol=1e-6)
     flow = flows.maf([2], num_layers=1, hidden_units=(4,), seed=0)
     model = FlowModel(flow, dequantization=LEVELS)
@@ -180,6 +181,9 @@ def test_surjected_in_a_model_is_a_distribution_of_integers(tmp_path):
     model.fit(X, context, epochs=1, verbose=0)
     samples = model.sample(4, context=context[:1], seed=0)
     assert samples.dtype == tf.int32 and samples.shape == [4, 2]
+    cold = model.sample(100, context=context[:1], seed=0, temperature=1e-3)
+    warm = model.sample(100, context=context[:1], seed=0)
+    assert len(np.unique(cold, axis=0)) == 1 < len(np.unique(warm, axis=0))
     assert model._example.num_levels == 3
     scores = model.log_prob(X, context)
     model.save(tmp_path / "m.keras")

@@ -31,6 +31,7 @@ MAPS = {
     "affine_double_sigmoid": Affine("double_sigmoid"),
     "affine_shift_first": Affine(shift_first=True),
     "affine_rate": Affine(rate=0.25),
+    "affine_floor": Affine("exp", min_scale=0.1),
     "spline": RationalQuadraticSpline(),
     "spline_odd": RationalQuadraticSpline(
         num_bins=5, bound=1.7, min_bin_width=1e-2, min_bin_height=2e-2, min_slope=0.1
@@ -258,6 +259,7 @@ def test_shift_formula():
         (Affine(), 3 * np.tanh(RAW / 3)),
         (Affine("tanh", 0.5), 0.5 * np.tanh(RAW / 0.5)),
         (Affine("exp"), RAW),
+        (Affine("exp", min_scale=0.1), np.log(0.1 + 0.9 * np.exp(RAW))),
         (Affine("sigmoid"), np.log1p(np.exp(-RAW - 2))),
         (Affine("double_sigmoid"), -np.log(2.0 / (1.0 + np.exp(-RAW)))),
     ],
@@ -266,10 +268,10 @@ def test_affine_formula(m, s):
     parameters = np.concatenate([T, RAW])
     y, log_det = m.forward(X, parameters)
     np.testing.assert_allclose(y, X * np.exp(s) + T, rtol=1e-14)
-    np.testing.assert_allclose(log_det, s, rtol=1e-14)
+    np.testing.assert_allclose(log_det, s, rtol=1e-14, atol=1e-15)
     x, log_det = m.inverse(X, parameters)
     np.testing.assert_allclose(x, (X - T) * np.exp(-s), rtol=1e-14)
-    np.testing.assert_allclose(log_det, -s, rtol=1e-14)
+    np.testing.assert_allclose(log_det, -s, rtol=1e-14, atol=1e-15)
 
 
 def test_affine_that_shifts_first():
@@ -301,6 +303,13 @@ def test_affine_sigmoid_multiplies_by_a_sigmoid_towards_the_latents():
     np.testing.assert_allclose(x, (X - T) / (1 + np.exp(-(RAW + 2))), rtol=1e-14)
 
 
+def test_affine_keeps_above_its_floor():
+    parameters = np.array([0.0, 0.0, -1e4, 10.0], np.float32)
+    _, log_det = Affine("exp", min_scale=0.01).inverse(np.zeros(2, np.float32), parameters)
+    wanted = -np.log([0.01, 0.01 + 0.99 * np.exp(10.0)])
+    np.testing.assert_allclose(log_det, wanted, rtol=1e-6)
+
+
 def test_affine_stays_bounded():
     parameters = np.array([0.0, 0.0, -1e30, 1e30], np.float32)
     for direction in (Affine().forward, Affine().inverse):
@@ -323,6 +332,12 @@ def test_affine_stays_bounded():
         (lambda: Affine(rate="1"), TypeError, "rate must be a number, got '1'"),
         (lambda: Affine(cap="3"), TypeError, "cap must be a number, got '3'"),
         (
+            lambda: Affine("exp", min_scale=1.0),
+            ValueError,
+            r"min_scale must lie in \(0, 1\), got 1",
+        ),
+        (lambda: Affine(min_scale=0.1), ValueError, "for log_scale='exp', got 'tanh', which has"),
+        (
             lambda: elementwise.get("afine"),
             ValueError,
             "one of 'shift', 'affine', .*'monotone_network' or an ElementwiseMap, got 'afine'",
@@ -333,7 +348,8 @@ def test_affine_stays_bounded():
         (
             lambda: elementwise.get("affine", num_bins=8),
             TypeError,
-            r"'affine' \(Affine\) takes log_scale, cap, shift_first, rate, got num_bins. "
+            r"'affine' \(Affine\) takes log_scale, cap, shift_first, rate, min_scale, got "
+            r"num_bins. "
             r"'rational_quadratic_spline' takes num_bins",
         ),
         (lambda: elementwise.get("shift", cap=1.0), TypeError, "Shift"),

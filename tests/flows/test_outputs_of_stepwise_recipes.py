@@ -1,4 +1,4 @@
-"""PixelCNN and WaveNet as what their papers are: densities of integers."""
+"""PixelCNN, PixelRNN and WaveNet as what their papers are: densities of integers."""
 
 import itertools
 
@@ -23,11 +23,12 @@ def away_from_the_start(density):
     [
         lambda: flows.pixel_cnn([2, 2, 1], output="categorical", num_levels=3, **SMALL),
         lambda: flows.pixel_cnn([2, 2, 2], output="bernoulli", **SMALL),
+        lambda: flows.pixel_rnn([2, 2, 2], output="bernoulli", units=3, **SMALL),
         lambda: flows.wavenet(
             [4, 1], output="categorical", num_levels=3, filters=4, dilations=(1, 2), seed=0
         ),
     ],
-    ids=["pixel_cnn", "pixel_cnn_of_bits", "wavenet"],
+    ids=["pixel_cnn", "pixel_cnn_of_bits", "pixel_rnn_of_bits", "wavenet"],
 )
 def test_the_probabilities_of_all_events_sum_to_one(density):
     density = away_from_the_start(density())

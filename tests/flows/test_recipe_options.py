@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows import FlowModel, bijectors, conditioners, elementwise, flows, load
 
-tfd = tfp.distributions
+tfb, tfd = tfp.bijectors, tfp.distributions
 
 RECIPES = {
     "nice": lambda **kw: flows.nice([2], num_couplings=2, hidden_units=(8,), base="normal", **kw),
@@ -116,7 +116,7 @@ def test_networks_of_ones_own(tmp_path):
 
     asked.clear()
     flows.nice([4], num_couplings=1, conditioner=make, seed=0)
-    flows.glow([4, 4, 2], num_levels=1, num_steps=1, hidden_filters=1, conditioner=make, seed=0)
+    flows.glow([4, 4, 2], num_levels=1, num_steps=1, conditioner=make, seed=0)
     flows.real_nvp([4, 4, 2], num_scales=2, conditioner=make, seed=0)
     flows.real_nvp([2], num_couplings=1, context_size=3, conditioner=make, seed=0)
     shapes = [a[:3] for a in asked]
@@ -134,6 +134,22 @@ def test_what_is_no_network():
         flows.real_nvp([4], hidden_units=(8,), conditioner=lambda *_: None)
     with pytest.raises(ValueError, match=r"must map \[batch, 2\] to \[batch, 4\], but gives"):
         flows.real_nvp([4], conditioner=lambda *_: conditioners.MLP(3, hidden_units=()))
+
+
+def test_a_glow_of_unknown_networks_is_as_careful_as_one_of_512_filters():
+    def make(input_shape, output_size, context_size, seed):
+        return keras.layers.Conv2D(output_size, 3, padding="same")
+
+    def rate(**kwargs):
+        flow = flows.glow([4, 4, 1], num_levels=1, num_steps=2, seed=0, **kwargs)
+        parts = [p for p in flow.submodules if isinstance(p, bijectors.Coupling)]
+        return {part.elementwise.rate for part in parts}
+
+    assert rate(conditioner=make) == rate(hidden_filters=512)
+    assert rate(conditioner=make, hidden_filters=8) == rate(hidden_filters=8) == {1.0}
+    assert max(rate(conditioner=make)) < 0.2
+    with pytest.raises(ValueError, match="flows.glow: hidden_filters, the width .* must be given"):
+        flows.glow([4, 4, 1], num_levels=1, num_steps=1)
 
 
 # --- Splines that can move. ---
@@ -172,3 +188,89 @@ def test_networks_of_ones_own_are_not_stacked():
     assert not any(isinstance(part, bijectors.Repeat) for part in flow.submodules)
     with pytest.raises(ValueError, match="stacked=True is for equal layers, got a conditioner"):
         flows.glow([4, 4, 1], conditioner=network, stacked=True, **sizes)
+
+
+# --- What stands between couplings. ---
+
+
+def test_real_nvp_with_batch_normalization():
+    flow = flows.real_nvp([2], num_couplings=2, hidden_units=(8,), batch_normalization=True, seed=0)
+    kinds = [type(part) for part in flow.bijector.bijectors]
+    assert kinds == [bijectors.BatchNorm, bijectors.Coupling] * 2
+    x = 5.0 + 3.0 * np.random.default_rng(0).normal(size=(256, 2)).astype("float32")
+    # A fresh coupling is the identity, so that the latents in training are the normalized batch.
+    with bijectors.training_mode():
+        z = flow.bijector.inverse(x).numpy()
+    np.testing.assert_allclose(z, (x - x.mean(0)) / x.std(0), atol=1e-3)
+    image = flows.real_nvp(
+        [4, 4, 1], num_scales=1, num_blocks=1, filters=4, batch_normalization=True, seed=0
+    )
+    kinds = {type(part) for part in image.bijector.bijectors}
+    assert bijectors.BatchNorm in kinds and bijectors.ActNorm not in kinds
+    with pytest.raises(ValueError, match="got batch_normalization=True, by which each is another"):
+        flows.real_nvp([4], batch_normalization=True, stacked=True)
+    with pytest.raises(ValueError, match="stand in for each other, got both"):
+        flows.real_nvp([4], batch_normalization=True, actnorm=True)
+
+
+def glow(permutation, **kwargs):
+    return flows.glow(
+        [4, 4, 2],
+        num_levels=1,
+        hidden_filters=4,
+        permutation=permutation,
+        seed=0,
+        **{"num_steps": 1, **kwargs},
+    )
+
+
+@pytest.mark.parametrize("permutation", ["reverse", "shuffle"])
+def test_glow_with_a_fixed_order_of_channels(permutation):
+    """Of a fresh one all else is the identity."""
+    x = np.random.default_rng(0).normal(size=(3, 4, 4, 2)).astype("float32")
+    squeeze, flow = bijectors.Squeeze(), glow(permutation)
+    z, channels = (squeeze.forward(v).numpy() for v in (flow.bijector.inverse(x), x))
+    order = [int(np.argmin(np.abs(channels - z[..., [n]]).sum((0, 1, 2)))) for n in range(8)]
+    assert sorted(order) == list(range(8)) and order != list(range(8))
+    assert (order == list(range(8))[::-1]) == (permutation == "reverse")
+    np.testing.assert_array_equal(z, channels[..., order])
+    np.testing.assert_allclose(flow.log_prob(x), flow.distribution.log_prob(x), rtol=1e-6)
+
+
+def test_glow_with_a_fixed_order_of_channels_in_a_loop_and_a_file(tmp_path):
+    one, other = (glow("reverse", num_steps=2, stacked=s) for s in (False, True))
+    assert isinstance(other.bijector.bijectors[1], bijectors.Repeat)
+    x = np.random.default_rng(0).normal(size=(3, 4, 4, 2)).astype("float32")
+    models = [FlowModel(flow) for flow in (one, other)]
+    models[0].initialize(x)
+    for v in one.trainable_variables:
+        v.assign_add(0.1 * tf.random.stateless_normal(v.shape, [1, 2]))
+    models[0].save_weights(tmp_path / "m.weights.h5")
+    models[1].load_weights(tmp_path / "m.weights.h5")
+    models[0].save(tmp_path / "m.keras")
+    for model in (models[1], load(tmp_path / "m.keras")):
+        np.testing.assert_allclose(model.log_prob(x), models[0].log_prob(x), rtol=1e-5)
+    orders = [
+        p.permutation
+        for p in glow("shuffle", num_steps=2).bijector.submodules
+        if isinstance(p, tfb.Permute)
+    ]
+    assert len(orders) == 2 and not np.array_equal(*orders)
+    with pytest.raises(ValueError, match="got permutation='shuffle', by which each is another"):
+        glow("shuffle", num_steps=2, stacked=True)
+    with pytest.raises(ValueError, match="flows.glow: permutation must be one of"):
+        glow("sorted")
+
+
+def test_a_floor_of_the_scale_bounds_the_density_of_a_constant_entry():
+    """A pixel that is always black: each nat comes from a smaller scale."""
+    found = []
+    for floor in (None, 0.01):
+        flow = flows.nice(
+            [2], num_couplings=1, hidden_units=(4,), min_scale=floor, base="normal", seed=0
+        )
+        flow.bijector.bijectors[-1].log_scale.assign([0.0, -50.0])
+        found.append(float(flow.log_prob(tf.zeros([2]))))
+    np.testing.assert_allclose(np.add(found, np.log(2 * np.pi)), [50.0, -np.log(0.01)], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"min_scale must lie in \(0, 1\), got 2"):
+        flows.nice([2], min_scale=2.0)

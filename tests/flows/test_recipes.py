@@ -491,7 +491,7 @@ def test_documented_defaults(shape, own):
 def test_unknown_arguments_name_the_recipe(recipe, wrong, own):
     start = f"flows.{recipe.__name__}: unexpected argument {wrong}. It takes .*{own}"
     with pytest.raises(
-        TypeError, match=f"{start}.* 'affine' .*takes log_scale, cap, shift_first, rate"
+        TypeError, match=f"{start}.* 'affine' .*takes log_scale, cap, shift_first, rate, min_scale"
     ):
         recipe([2], **{wrong: 3})
     with pytest.raises(ValueError, match=f"{start}.* finished map and takes no arguments"):

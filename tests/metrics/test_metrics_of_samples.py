@@ -14,7 +14,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import rbf_kernel
 
-from tfp_flows import metrics
+from tfp_flows import _optional, metrics
 from tfp_flows.metrics import _samples
 
 FUNCTIONS = {
@@ -400,7 +400,7 @@ def test_missing_package_names_the_extra(name, missing, package, monkeypatch):
             raise ImportError(module)
         return real(module)
 
-    monkeypatch.setattr(_samples.importlib, "import_module", import_module)
+    monkeypatch.setattr(_optional.importlib, "import_module", import_module)
     message = rf'metrics.{name} needs {package}: pip install "tfp_flows\[metrics\]"'
     with pytest.raises(ImportError, match=message):
         FUNCTIONS[name](X, X)

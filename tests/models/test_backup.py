@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from fitting import C, X, compiled, real_nvp
 
-from tfp_flows import FlowModel, flows, preprocessing
+from tfp_flows import FlowModel, flows, objectives, preprocessing
 from tfp_flows.models import backup as backup_room
 
 IMAGES = np.random.default_rng(0).integers(0, 17, size=(40, 2, 2, 1)).astype("uint8")
@@ -43,7 +43,7 @@ def glow():
 
 
 def vector(optimizer=keras.optimizers.Adam, flow=None, **kwargs):
-    return compiled(flow or real_nvp(actnorm=True), optimizer(0.01), **kwargs)
+    return compiled(flow or real_nvp(num_couplings=1, actnorm=True), optimizer(0.01), **kwargs)
 
 
 def batch_norm():
@@ -75,6 +75,9 @@ CASES = {
     ),
 }
 
+# Killed a second time, after a resumption.
+TWICE = ("arrays", "dataset")
+
 
 def train(name, folder, kill=None, epochs=5, frequency=2, callbacks=()):
     make, kwargs = CASES[name]
@@ -104,9 +107,47 @@ def same_end(one, other):
 @pytest.mark.parametrize("name", CASES)
 def test_ends_where_an_undisturbed_training_ends(tmp_path, name):
     wanted = train(name, tmp_path / "alone")
-    for step in (3, 13):
+    for step in (3, 13) if name in TWICE else (13,):
         train(name, tmp_path / "killed", kill=step)
     same_end(wanted, train(name, tmp_path / "killed"))
+
+
+def trained_for(objective, recipe, **kwargs):
+    model = FlowModel(recipe([2], seed=0, **kwargs), objective=objective)
+    model.compile(optimizer=keras.optimizers.Adam(0.01))
+    return model
+
+
+OBJECTIVES = {
+    "flow_matching": (
+        lambda: trained_for(objectives.FlowMatching(), flows.continuous, hidden_units=(4,)),
+        {"x": X, "batch_size": 7},
+    ),
+    "reverse_kl": (
+        lambda: trained_for(
+            objectives.ReverseKL(lambda x: -tf.reduce_sum(x**4, axis=-1), num_samples=8),
+            flows.planar,
+            num_layers=1,
+        ),
+        {"steps_per_epoch": 6},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_of_an_objective_to_the_last_bit(monkeypatch, tmp_path, name):
+    """Its noise comes from the step."""
+    monkeypatch.setitem(CASES, name, OBJECTIVES[name])
+    wanted = train(name, tmp_path / "alone", epochs=2)
+    train(name, tmp_path / "killed", kill=7, epochs=2)
+    found = train(name, tmp_path / "killed", epochs=2)
+    for a, b in zip(
+        [*wanted[0].variables, *wanted[0].optimizer.variables],
+        [*found[0].variables, *found[0].optimizer.variables],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=a.path)
+    assert wanted[1] == found[1]
 
 
 @pytest.mark.parametrize("name", ["arrays", "dataset"])

@@ -2,12 +2,23 @@
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows import FlowModel, bijectors, conditioners, flows, masks, tables
+from tfp_flows import (
+    FlowModel,
+    bijectors,
+    conditioners,
+    distributions,
+    flows,
+    masks,
+    preprocessing,
+    tables,
+)
+from tfp_flows.models import completion
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -121,6 +132,125 @@ def test_exact_draws_of_an_inverse_autoregressive_flow():
     np.testing.assert_allclose(z[..., 0], np.tile(model.inverse(x)[:, 0], [500, 1]), rtol=1e-6)
     np.testing.assert_allclose(z[..., 1:].mean(axis=0), 0.0, atol=0.2)
     np.testing.assert_allclose(z[..., 1:].std(axis=0), 1.0, atol=0.15)
+
+
+def densities():
+    """Pixels from left to right, top to bottom; the last are of 3 channels each, drawn as one."""
+    shared = {"filters": 4, "num_layers": 1, "seed": 0}
+    coupled = distributions.get_output(
+        "discretized_logistic_mixture", num_levels=2, num_components=2, coupled=True
+    )
+    return {
+        "levels": flows.pixel_cnn([2, 2, 1], output="categorical", num_levels=3, **shared),
+        "given a class": flows.pixel_cnn([2, 2, 1], output="bernoulli", context_size=1, **shared),
+        "whole pixels": distributions.AutoregressiveDistribution(Triples(), [2, 3], output=coupled),
+    }
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Triples(keras.layers.Layer):
+    """Parameters of a step's three entries from the sum of those before."""
+
+    num_steps, step_entries = 2, np.arange(6).reshape(2, 3)
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(3, 24), name="kernel")
+        self.bias = self.add_weight(shape=(24,), name="bias")
+
+    def init_cache(self, n, context, dtype):
+        return tf.zeros([n, 3], dtype)
+
+    def step(self, cache, s, previous):
+        cache = cache + previous
+        out = tf.matmul(cache, tf.convert_to_tensor(self.kernel)) + tf.convert_to_tensor(self.bias)
+        return tf.reshape(out, [-1, 8, 3]), cache
+
+    def call(self, x):
+        before = tf.cumsum(x, axis=1, exclusive=True)
+        return tf.matmul(before, tf.convert_to_tensor(self.kernel)) + self.bias
+
+
+@pytest.mark.parametrize("name, first", [("levels", 3), ("given a class", 2), ("whole pixels", 3)])
+def test_entries_of_a_discrete_density_are_drawn_in_its_order(name, first):
+    model = FlowModel(perturbed(densities()[name], 1.0))
+    event, levels = model.event_shape.as_list(), model.distribution.num_levels
+    mask = (np.arange(np.prod(event)) < first).reshape(event)
+    x = np.random.default_rng(3).integers(levels, size=(2, *event))
+    rest = {"context": np.float32([[0.5], [-2.0]])} if "class" in name else {}
+    n = 4000
+    # What is hidden is not looked at, be it no level.
+    draws, effective = model.complete(np.where(mask, x, -7), mask, n, seed=1, **rest)
+    assert draws.dtype == tf.int32 and draws.shape == (n, 2, *event)
+    np.testing.assert_array_equal(effective, [n, n])
+    # Against the joint probabilities of all that the hidden entries may be.
+    every = np.array(list(itertools.product(range(levels), repeat=int((~mask).sum()))))
+    for row in range(2):
+        filled = np.tile(x[row], [len(every), *[1] * len(event)])
+        filled[:, ~mask] = every
+        own = {"context": rest["context"][row]} if rest else {}
+        p = tf.nn.softmax(model.log_prob(filled, **own)).numpy()
+        drawn = draws.numpy()[:, row]
+        np.testing.assert_array_equal(drawn[:, mask], np.tile(x[row][mask], [n, 1]))
+        places = drawn[:, ~mask] @ (levels ** np.arange(every.shape[1])[::-1])
+        share = np.bincount(places, minlength=len(every)) / n
+        assert (np.abs(share - p) < 5.0 * np.sqrt(p * (1.0 - p) / n) + 1e-3).all()
+    for refused in (~mask, np.eye(len(mask.reshape(-1)), dtype=bool)[1].reshape(event)):
+        with pytest.raises(ValueError, match="all given entries must come before the hidden"):
+            model.complete(x, refused, **rest)
+
+
+def test_masks_of_their_own_and_a_density_under_a_bijector():
+    model = FlowModel(perturbed(densities()["levels"]))
+    x = np.random.default_rng(3).integers(3, size=(2, 2, 2, 1))
+    masks_of_rows = np.arange(4).reshape(2, 2, 1) < np.array([1, 3]).reshape(2, 1, 1, 1)
+    draws, _ = model.complete(x, masks_of_rows, 50, seed=1)
+    assert (draws.numpy()[:, masks_of_rows] == x[masks_of_rows]).all()
+    assert (draws.numpy()[:, 1, 1, 1] != draws.numpy()[0, 1, 1, 1]).any()
+    mixture = flows.wavenet(
+        [4, 1], output="gaussian_mixture", num_components=2, filters=4, dilations=(1, 2), seed=0
+    )
+    scaled = FlowModel(tfd.TransformedDistribution(perturbed(mixture), tfb.Scale(100.0)))
+    x = np.float32([[[50.0], [-80.0], [0.0], [0.0]]])
+    mask = np.arange(4)[:, np.newaxis] < 2
+    draws = scaled.complete(np.where(mask, x, np.nan), mask, 3000, seed=0).draws.numpy()
+    assert (draws[:, 0, :2] == x[0, :2]).all()
+    # The next entry by quadrature of the joint density, whatever the last one is.
+    grid = np.linspace(-2500.0, 2500.0, 2001)
+    rows = np.tile(x, [len(grid), 1, 1])
+    rows[:, 2, 0] = grid
+    rows = rows.astype("float32")
+    unscaled = perturbed(
+        flows.wavenet(
+            [3, 1], output="gaussian_mixture", num_components=2, filters=4, dilations=(1, 2), seed=0
+        )
+    )
+    p = np.exp(unscaled.log_prob(rows[:, :3] / np.float32(100.0)).numpy().astype("float64"))
+    mean = (grid * p).sum() / p.sum()
+    sd = np.sqrt(((grid - mean) ** 2 * p).sum() / p.sum())
+    assert abs(draws[:, 0, 2, 0].mean() - mean) < 5.0 * sd / np.sqrt(3000)
+    np.testing.assert_allclose(draws[:, 0, 2, 0].std(), sd, rtol=0.1)
+
+
+def test_images_of_a_flow_in_its_order():
+    flow = flows.pixel_cnn([3, 2, 1], filters=4, num_layers=1, seed=0, dtype="float64")
+    model = FlowModel(
+        tfd.TransformedDistribution(perturbed(flow), preprocessing.Logit(8.0, dtype="float64"))
+    )
+    mask = np.zeros([3, 2, 1], bool)
+    mask[:2] = True
+    x = tf.constant(np.random.default_rng(4).uniform(1.0, 7.0, size=(2, 3, 2, 1)))
+    draws, effective = model.complete(x, mask, 500, seed=0)
+    np.testing.assert_array_equal(effective, [500.0] * 2)
+    z = model.inverse(draws).numpy()
+    np.testing.assert_allclose(
+        z[:, :, :2], np.tile(model.inverse(x)[:, :2], [500, 1, 1, 1, 1]), rtol=1e-6
+    )
+    np.testing.assert_allclose(z[:, :, 2].mean(axis=0), 0.0, atol=0.2)
+    np.testing.assert_allclose(z[:, :, 2].std(axis=0), 1.0, atol=0.15)
+    several = FlowModel(flows.pixel_cnn([3, 2, 1], num_blocks=2, filters=4, num_layers=1, seed=0))
+    assert completion.is_triangular(model._road, mask)
+    assert not completion.is_triangular(model._road, ~mask)
+    assert not completion.is_triangular(several._road, mask)
 
 
 def test_what_is_not_in_the_order_is_not_taken_for_exact():

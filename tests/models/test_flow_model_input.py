@@ -298,3 +298,28 @@ def test_discrete_data_suit_a_discrete_distribution():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         model.fit(x.astype("float32"), verbose=0)
+
+
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_a_cached_dataset_is_read_once(where, tmp_path):
+    """A cache of which a part is read is thrown away, with a warning, and read again."""
+    read = []
+
+    def rows():
+        for row in X:
+            read.append(1)
+            yield row
+
+    source = tf.data.Dataset.from_generator(rows, output_signature=tf.TensorSpec([2]))
+    cached = source.batch(10).cache(str(tmp_path / "rows") if where == "file" else "")
+    model = compiled(real_nvp(actnorm=True))
+    model.initialize(cached.prefetch(1))
+    assert len(read) == len(X)
+    model.fit(cached, epochs=2, verbose=0)
+    model.predict(cached, verbose=0)
+    assert len(read) == len(X)
+    # In a pair of datasets, and never to the end of what has none.
+    endless = tf.data.Dataset.from_tensors(C[:10]).repeat().cache()
+    pairs = tf.data.Dataset.zip((source.batch(10).cache(), endless)).with_options(tf.data.Options())
+    compiled(real_nvp(actnorm=True, context_size=3)).initialize(pairs)
+    assert len(read) == 2 * len(X)

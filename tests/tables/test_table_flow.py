@@ -86,6 +86,23 @@ def test_samples_are_of_the_columns_kinds(table):
     assert np.isfinite(table.log_prob(drawn)).all()  # A frame of its own is one to score.
 
 
+def test_pair_plot_has_a_place_for_every_level(table):
+    pytest.importorskip("matplotlib")
+    few = {name: values[:20] for name, values in frame_of(400, seed=1).items()}
+    few["size"] = np.array(["S", "M"] * 10, object)
+    figure = table.pairs(few, columns=["size", "weekday", "wind"], units=[None, None, "deg"])
+    axes = np.reshape(figure.axes, [3, 3])
+    assert axes[2, 0].get_xlim() == axes[0, 2].get_ylim() == (-0.5, 2.5)
+    assert [text.get_text() for text in axes[2, 0].get_xticklabels()] == ["S", "M", "L"]
+    assert axes[2, 0].get_ylabel() == "wind (deg)"
+    np.testing.assert_array_equal(axes[2, 0].lines[0].get_ydata(), few["wind"])
+    drawn = columns(table.sample(20, seed=3))["wind"]
+    again = table.pairs(few, seed=3, columns=["weekday", "wind"]).axes[1].lines[0]
+    np.testing.assert_allclose(again.get_xdata(), drawn.astype(float))
+    with pytest.raises(ValueError, match="TableFlow.pairs: the frame lacks the columns"):
+        table.pairs({"size": ["S"]})
+
+
 def test_imputation_keeps_what_is_there(table):
     frame = frame_of(50, seed=2)
     for one in table.impute(frame, 2, seed=3):

@@ -18,6 +18,8 @@ from tfp_flows.bijectors.modes import (
     training_mode,
 )
 from tfp_flows.bijectors.network import Network
+from tfp_flows.bijectors.orthogonal import Householder, Orthogonal
+from tfp_flows.bijectors.periodic import PeriodicConvolution
 from tfp_flows.bijectors.planar import Planar
 from tfp_flows.bijectors.radial import Radial
 from tfp_flows.bijectors.repeat import Repeat
@@ -26,9 +28,11 @@ from tfp_flows.bijectors.residual import Residual
 from tfp_flows.bijectors.road import context_kwargs
 from tfp_flows.bijectors.squeeze import Squeeze
 from tfp_flows.bijectors.stochastic import StochasticTransform, likelihood_of
+from tfp_flows.bijectors.surjections import AbsoluteValue, Sort
 from tfp_flows.bijectors.sylvester import Sylvester
 
 __all__ = [
+    "AbsoluteValue",
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
@@ -39,16 +43,20 @@ __all__ = [
     "Coupling",
     "FactorOut",
     "FlowBijector",
+    "Householder",
     "InverseAutoregressive",
     "InvertibleConv1x1",
     "MaskedAutoregressive",
     "MaskedConvolution",
     "Network",
+    "Orthogonal",
+    "PeriodicConvolution",
     "Planar",
     "Radial",
     "Repeat",
     "Rescale",
     "Residual",
+    "Sort",
     "Squeeze",
     "StochasticTransform",
     "Sylvester",

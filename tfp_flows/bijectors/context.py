@@ -171,3 +171,58 @@ def check_batch(context, shapes, batch, title):
             )
 
     each(check_one, context, shapes)
+
+
+def check_null(null_context, shapes, title):
+    """What stands for no context, as plain lists, if it broadcasts to a context of these shapes.
+
+    Args:
+      null_context: array, or a dictionary of them by name, or `None` for zeros.
+      shapes: those that a part takes, or `None` to leave them unchecked.
+      title: who asks.
+
+    Raises:
+      ValueError: if it does not.
+    """
+    if null_context is None:
+        return None
+    found = (
+        {n: np.asarray(v) for n, v in null_context.items()}
+        if isinstance(null_context, dict)
+        else np.asarray(null_context)
+    )
+    if shapes is not None:
+        if isinstance(found, dict) != isinstance(shapes, dict) or (
+            isinstance(found, dict) and set(found) != set(shapes)
+        ):
+            got = sorted(found) if isinstance(found, dict) else "one array"
+            raise ValueError(f"{title}: null_context must be of shape {text(shapes)}, got {got}.")
+
+        def check_one(array, shape):
+            sizes = (n or 1 for n in shape)
+            fits = array.ndim <= len(shape) and all(
+                m in (1, n) for m, n in zip(array.shape[::-1], tuple(sizes)[::-1], strict=False)
+            )
+            if not fits:
+                raise ValueError(
+                    f"{title}: null_context must broadcast to {text(shape)}, got an array of shape "
+                    f"{list(array.shape)}."
+                )
+
+        each(check_one, found, shapes)
+    if isinstance(found, dict):
+        return {name: array.tolist() for name, array in found.items()}
+    return found.tolist()
+
+
+def nothing(null_context, context):
+    """What stands for no context, in the shapes of one: zeros, or what is given, broadcast."""
+    if null_context is None:
+        return tf.nest.map_structure(tf.zeros_like, context)
+
+    def like(tensor, value):
+        return tf.broadcast_to(tf.constant(value, tensor.dtype), tf.shape(tensor))
+
+    if isinstance(context, dict):
+        return {name: like(tensor, null_context[name]) for name, tensor in context.items()}
+    return like(context, null_context)

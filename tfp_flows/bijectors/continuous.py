@@ -7,16 +7,12 @@ import tensorflow as tf
 
 from tfp_flows._checks import one_of, positive_integer, positive_number
 from tfp_flows.bijectors import _ode, modes
-from tfp_flows.bijectors.base import FlowBijector, Weight
+from tfp_flows.bijectors._estimated import Estimated
 from tfp_flows.bijectors.modes import in_training_mode
 from tfp_flows.bijectors.network import Network
 
-_TRACES = ("exact", "hutchinson")
-# Up to this size of an event the exact trace is the default.
-_EXACT_UP_TO = 16
 
-
-class Continuous(FlowBijector):
+class Continuous(Estimated):
     """The flow of an ordinary differential equation whose velocity is a network's output.
 
         dx/dt = v(t, x, context)
@@ -87,8 +83,6 @@ class Continuous(FlowBijector):
       J. R. Dormand, P. J. Prince, A family of embedded Runge-Kutta formulae, 1980, table 2.
     """
 
-    passes = Weight("Variable `[]`: how many passes of training have drawn noise.")
-
     def __init__(
         self,
         velocity,
@@ -106,18 +100,10 @@ class Continuous(FlowBijector):
         **kwargs,
     ):
         title = self._title()
-        shape = tuple(event_shape)
-        if not shape or any(n is None or n < 1 for n in shape):
-            raise ValueError(
-                f"{title}: event_shape must be known and not empty, got {list(shape)}."
-            )
         solver = one_of(solver, _ode.METHODS, "solver", title)
         if num_steps is None:
             num_steps = 20 if solver == "rk4" else 100
         num_steps = positive_integer(num_steps, "num_steps", title)
-        if trace is None:
-            trace = "exact" if np.prod(shape) <= _EXACT_UP_TO else "hutchinson"
-        trace = one_of(trace, _TRACES, "trace", title)
         own = getattr(velocity, "context_size", None)
         if context_size is None and isinstance(own, int) and own > 1:
             context_size = own - 1
@@ -126,7 +112,17 @@ class Continuous(FlowBijector):
                 f"{title}: expected a context that is a vector, got context_size={context_size!r}. "
                 "Flatten it first."
             )
-        super().__init__(event_shape=shape, context_size=context_size, name=name, **kwargs)
+        super().__init__(
+            event_shape,
+            by=trace,
+            estimate="hutchinson",
+            argument="trace",
+            seed=seed,
+            passes=passes,
+            context_size=context_size,
+            name=name,
+            **kwargs,
+        )
         least = 10.0 * np.finfo(self.dtype.as_numpy_dtype).eps
         tolerances = []
         for which, value in (("rtol", rtol), ("atol", atol)):
@@ -140,23 +136,10 @@ class Continuous(FlowBijector):
         self._solver = self._no_dependency(
             {"method": solver, "num_steps": num_steps, "tolerances": tuple(tolerances)}
         )
-        self._trace, self._seed = trace, 0 if seed is None else seed
-        if trace == "hutchinson":
-            self.add_weight(
-                "passes",
-                passes,
-                [],
-                0,
-                dtype=tf.int32,
-                trainable=False,
-                # Each replica counts the same passes.
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            )
         self._network = Network(
             velocity,
-            input_shape=shape,
-            output_shape=shape,
+            input_shape=self._domain,
+            output_shape=self._domain,
             owner=title,
             context_size=1 + (context_size or 0),
             dtype=self.dtype,
@@ -169,11 +152,6 @@ class Continuous(FlowBijector):
     def solved_direction(self):
         """Both."""
         return "both"
-
-    @property
-    def estimates_log_det(self):
-        """Whether the log-det is an estimate."""
-        return self._trace == "hutchinson"
 
     def velocity(self, t, x, context=None):
         """The velocity v(t, x, context).
@@ -220,8 +198,8 @@ class Continuous(FlowBijector):
             context = tf.broadcast_to(context, tf.concat([batch, [context.shape[-1]]], axis=0))
             conditions = [tf.reshape(context, [-1, context.shape[-1]])]
         noise = []
-        if self._trace == "hutchinson" and modes.log_dets_matter():
-            noise = [self._noise(tf.shape(rows)[0])]
+        if self.estimates_log_det and modes.log_dets_matter():
+            noise = [self._signs(rows, self._seed_of_pass())]
         # As arguments, for a custom gradient is to know all that it depends on.
         values = modes.substitutes()
         weights = [tf.convert_to_tensor(values.get(id(v), v)) for v in self._weights]
@@ -285,23 +263,6 @@ class Continuous(FlowBijector):
         )
         diagonal = tf.reshape(_sum_rows(columns * basis), [-1, size])
         return velocity[::size], tf.reduce_sum(diagonal, axis=-1)
-
-    def _noise(self, rows):
-        """Signs, `[rows, *event]`."""
-        seed = tf.stack([tf.cast(self._seed, tf.int32), 0])
-        if not in_training_mode():
-            signs = tf.random.stateless_uniform([1, *self._domain], seed, 0, 2, tf.int32)
-            signs = tf.repeat(signs, rows, axis=0)
-        else:
-            self.passes.assign_add(1)
-            fold = tf.random.experimental.stateless_fold_in
-            seed = fold(seed, tf.convert_to_tensor(self.passes))
-            replica = tf.distribute.get_replica_context()
-            if replica is not None:
-                seed = fold(seed, replica.replica_id_in_sync_group)
-            shape = tf.concat([[rows], list(self._domain)], axis=0)
-            signs = tf.random.stateless_uniform(shape, seed, 0, 2, tf.int32)
-        return tf.cast(2 * signs - 1, self.dtype)
 
 
 def _sum_rows(value):

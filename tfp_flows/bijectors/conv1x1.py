@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows._checks import integer, positive_integer, positive_number
+from tfp_flows.bijectors import _linear
 from tfp_flows.bijectors.base import FlowBijector, Weight
 
 
@@ -134,7 +135,7 @@ class InvertibleConv1x1(FlowBijector):
         return lower, tf.linalg.set_diag(tf.where(self._upper, lu, zero), pivots)
 
     def _inverse_and_log_det(self, y, context):
-        return _matvec(self.matrix, y), tf.reduce_sum(self._log_pivots())
+        return _linear.matvec(self.matrix, y), tf.reduce_sum(self._log_pivots())
 
     def _forward_and_log_det(self, x, context):
         lower, upper = self._factors()
@@ -143,24 +144,12 @@ class InvertibleConv1x1(FlowBijector):
         matrix = tf.linalg.triangular_solve(
             upper, tf.linalg.triangular_solve(lower, permuted), lower=False
         )
-        return _matvec(matrix, x), -tf.reduce_sum(self._log_pivots())
-
-
-def _matvec(matrix, value):
-    """Multiplies the last axis of `value` by a matrix, all positions in one product."""
-    if value.shape.rank == 2:
-        return tf.matmul(value, matrix, transpose_b=True)
-    flat = tf.matmul(tf.reshape(value, [-1, value.shape[-1]]), matrix, transpose_b=True)
-    return tf.ensure_shape(tf.reshape(flat, tf.shape(value)), value.shape)
+        return _linear.matvec(matrix, x), -tf.reduce_sum(self._log_pivots())
 
 
 def _random_rotation_lu(size, seed):
     """LU factors of a random rotation, pivots as logarithm and sign."""
-    seed = np.random.randint(2**31) if seed is None else seed
-    gaussian = np.random.default_rng(seed).normal(size=(size, size))
-    rotation, triangle = np.linalg.qr(gaussian)
-    # QR is unique, and the rotation uniform, once the triangle's diagonal is positive.
-    rotation = rotation * np.sign(np.diag(triangle))
+    rotation = _linear.random_rotation(size, seed)
     with tf.init_scope():
         lu, permutation = (v.numpy() for v in tf.linalg.lu(tf.constant(rotation)))
     pivots = np.diag(lu)

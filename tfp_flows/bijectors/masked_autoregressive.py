@@ -6,9 +6,11 @@ import warnings
 import tensorflow as tf
 
 from tfp_flows import elementwise as elementwise_maps
+from tfp_flows._checks import positive_integer, positive_number
 from tfp_flows.bijectors import stepwise
 from tfp_flows.bijectors.base import FlowBijector, sum_event
 from tfp_flows.bijectors.causality import check_autoregressive
+from tfp_flows.bijectors.fixed_point import FixedPoint
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.sequential import Sequential
 
@@ -30,15 +32,17 @@ class MaskedAutoregressive(FlowBijector):
     take the memory of about three density passes, whatever D is.
 
     A network that goes from one entry to the next with what it kept of the earlier ones
-    (`conditioners.WaveNet`, `PixelCNN` and `CausalTransformer`, or your own: `num_steps`,
-    `step_entries`, `init_cache` and `step`, as `tfp_flows.bijectors.stepwise` describes them) is
-    run so: S steps of it, each at the cost of one position, in a loop whose graph does not grow
-    with S. Gradients differentiate that loop: they take about four times as long as it does, and
-    the memory of all its steps.
+    (`conditioners.WaveNet`, `PixelCNN`, `DiagonalBiLSTM` and `CausalTransformer`, or your own:
+    `num_steps`, `step_entries`, `init_cache` and `step`, as `tfp_flows.bijectors.stepwise` has
+    them) is run so: S steps of it, each at the cost of one position, in a loop whose graph does not
+    grow with S. Gradients differentiate that loop: they take about four times as long as it does,
+    and the memory of all its steps.
 
     Any other Keras layer whose parameters for an entry depend on earlier entries alone, in
     whatever order, will do as a conditioner. Its sequential direction takes D passes, with a
-    warning, and its gradient the memory of D passes.
+    warning, and its gradient the memory of D passes. With a `tolerance` it takes fewer: passes are
+    repeated until one changes nothing any more, which most networks reach long before D, and the
+    gradient takes as many again, in the memory of one (see `bijectors.fixed_point`).
 
     Shapes: `x`, `y` `[..., *event_shape]`, `[D]`, `[T, C]`, `[H, W, C]` or another rank;
     `context` `[..., context_size]`; the conditioner maps `[batch, ..., C]` to
@@ -63,6 +67,12 @@ class MaskedAutoregressive(FlowBijector):
       context_size: what context the conditioner takes. Default: its own `context_size`.
       block_size: `int >= 1`, entries a block of a MADE's sequential direction. Larger blocks trace
         longer. Default: about 12.
+      tolerance: `float > 0`: the sequential direction, of any conditioner, is a fixed point, found
+        by passes until one changes no entry of a row by more than `tolerance * max(1, |entry|)`,
+        and two more. Exact after D passes; before, values solve their equations to that tolerance.
+        Default: `None`, entries in order.
+      max_passes: `int >= 1`, most passes of the fixed point. Rows that have not converged by then
+        are refused. Default: D, after which all are right.
       validate_args: whether to check once, here, on random points and with random weights, which
         are put back, that the conditioner is autoregressive, and that its steps, if it has them,
         give what its call gives.
@@ -73,7 +83,9 @@ class MaskedAutoregressive(FlowBijector):
       ValueError: if `size` or `event_shape` is needed or does not fit, the conditioner's output
         has the wrong size, it has several sets of masks, its `step_entries` are no permutation
         of the entries, or (`validate_args`) it is not autoregressive or its steps disagree with
-        its call.
+        its call, or `max_passes` is given alone.
+      tf.errors.InvalidArgumentError: if rows did not converge within `max_passes`. Under XLA, which
+        drops assertions, these are NaN instead.
 
     Warns:
       UserWarning: where the sequential direction takes D passes; it says what the layer lacks.
@@ -101,6 +113,8 @@ class MaskedAutoregressive(FlowBijector):
         event_shape=None,
         context_size=None,
         block_size=None,
+        tolerance=None,
+        max_passes=None,
         name="masked_autoregressive",
         **kwargs,
     ):
@@ -129,6 +143,9 @@ class MaskedAutoregressive(FlowBijector):
         )
         if self.validate_args:
             self.check_conditioner()
+        self._fixed_point = self._no_dependency(
+            self._fixed_point_of(elementwise, shape, tolerance, max_passes)
+        )
         self._sequential = self._no_dependency(
             self._sequential_of(conditioner, elementwise, shape, block_size)
         )
@@ -154,6 +171,27 @@ class MaskedAutoregressive(FlowBijector):
             self._network, elementwise, shape, forward=forward, title=self._title()
         )
 
+    def _fixed_point_of(self, elementwise, shape, tolerance, max_passes):
+        title = self._title()
+        if tolerance is None:
+            if max_passes is not None:
+                raise ValueError(
+                    f"{title}: max_passes is of the fixed point, which `tolerance` asks for, got "
+                    f"max_passes={max_passes} alone. Give both, or neither."
+                )
+            return None
+        if max_passes is not None:
+            max_passes = positive_integer(max_passes, "max_passes", title)
+        return FixedPoint(
+            self._network,
+            elementwise.forward if self._forward_is_sequential else elementwise.inverse,
+            shape,
+            size=self._size,
+            tolerance=positive_number(tolerance, "tolerance", title),
+            max_passes=max_passes,
+            title=title,
+        )
+
     @property
     def conditioner(self):
         """The Keras layer that gives the map's parameters."""
@@ -177,7 +215,9 @@ class MaskedAutoregressive(FlowBijector):
         return value, self._summed(log_det)
 
     def _one_after_another(self, value, context, act):
-        if self._sequential is not None:
+        if self._fixed_point is not None:
+            value, log_det = self._fixed_point(value, context)
+        elif self._sequential is not None:
             with self._network.reading():
                 value, log_det = self._sequential(value, context)
         else:

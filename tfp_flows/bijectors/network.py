@@ -6,6 +6,7 @@ import inspect
 import keras
 import tensorflow as tf
 
+from tfp_flows._private import is_random_state
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.modes import AssignedInCall, in_training_mode, substitutes
 
@@ -190,7 +191,9 @@ def _stateless(layer, values):
         yield
     # What a layer assigns or adds in here would be lost without a word.
     for v in layer.variables:
-        if scope.state_mapping.get(id(v)) is not given.get(id(v)):
+        if scope.state_mapping.get(id(v)) is given.get(id(v)):
+            continue
+        if id(v) not in given or not is_random_state(v):  # Which is given anew at every call.
             raise AssignedInCall(f"'{v.path}' of the layer '{layer.name}' is assigned")
     if scope.losses:
         raise AssignedInCall(f"the layer '{layer.name}' adds a loss")

@@ -59,7 +59,7 @@ class Proposal(tf.Module):
 
     def draw_noise(self, shape, seed):
         """Points of the flow's base, `[*shape, ...]`."""
-        return self.road.base_sample(tf.stack(shape), seed)
+        return self.road.base_sample(tf.convert_to_tensor(shape, tf.int32), seed)
 
     def __call__(self, x, noise):
         """Draws for data, of noise of the same batch shape, and their log-density."""

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows._checks import integer, positive_integer
+from tfp_flows._private import is_random_state
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors import modes
 from tfp_flows.bijectors.base import FlowBijector, Weight
@@ -51,10 +52,10 @@ class Repeat(FlowBijector):
 
     What it asks of a step: it keeps the event's shape; its variables are `Weight`s of a
     `FlowBijector` or those of Keras layers in a `Network`; and it assigns none in a call, which
-    leaves out `BatchNorm`, Keras's own batch normalization and dropout. What a layer adds by
-    `add_loss` has no way out of the loop; regularizers do. Integers that a layer keeps (a MADE's
-    degrees) are the same in all steps. What an optimizer does by variable (`clipnorm`, layer-wise
-    rates) it does by stack.
+    leaves out `BatchNorm` and Keras's own batch normalization. Dropout draws for every step, and
+    on the way back again what it drew. What a layer adds by `add_loss` has no way out of the loop;
+    regularizers do. Integers that a layer keeps (a MADE's degrees) are the same in all steps. What
+    an optimizer does by variable (`clipnorm`, layer-wise rates) it does by stack.
 
     Args:
       step: any `tfb.Bijector` of that kind: the pattern of the others. Its variables become the
@@ -93,7 +94,7 @@ class Repeat(FlowBijector):
 
     # tf.Module would list the variables of the pattern, which nothing reads.
     _TF_MODULE_IGNORED_PROPERTIES = FlowBijector._TF_MODULE_IGNORED_PROPERTIES.union(
-        ("_parameters", "_step", "_slots", "_ways")
+        ("_parameters", "_step", "_slots", "_ways", "_random")
     )
 
     def __init__(
@@ -120,7 +121,9 @@ class Repeat(FlowBijector):
                 f"{title}: {title_of(step)} has no variables: all steps would be the same. Use a "
                 "Chain."
             )
-        self._slots = self._no_dependency(slots)
+        self._slots, self._shared = self._no_dependency(slots), shared
+        random = _random_states(step)
+        self._random = self._no_dependency([v for v in shared if id(v) in random])
         self._ways = self._no_dependency(
             {inverse: tuple(steps_of(step, inverse)) for inverse in (True, False)}
         )
@@ -129,7 +132,6 @@ class Repeat(FlowBijector):
             self._check_step()
             weights = _start(step, slots, [_by_seed(seed, k) for k in range(1, num)])
         self._weights = self._stacks(tuple(weights))
-        self._shared = shared
         self._place = Place(self)
         self._parameters["weights"] = tuple(self._weights)
 
@@ -362,6 +364,7 @@ class Repeat(FlowBijector):
         flat = [] if context is None else tf.nest.flatten(context)
         training = modes.in_training_mode()
         batch = self._batch(value)
+        draws = self._draws() if training else []
 
         def step(n, value, flat, weights):
             """The `n`-th step that the loop meets, with the weights that have a gradient."""
@@ -370,7 +373,8 @@ class Repeat(FlowBijector):
             values = [next(weights) if f else next(rest)[k] for f in floating]
             here = tf.nest.pack_sequence_as(context, flat) if flat else None
             # The way back comes by here when the modes that the way there was in are over.
-            with modes.training_mode(training), modes.reading(self._pairs(values)):
+            seeds = [(v, tf.random.fold_in(seed, k)) for v, seed in draws]
+            with modes.training_mode(training), modes.reading([*self._pairs(values), *seeds]):
                 result, log_det, _ = self._walk(value, here, inverse)
             return tf.ensure_shape(result, value.shape), log_det + tf.zeros(batch, value.dtype)
 
@@ -386,6 +390,20 @@ class Repeat(FlowBijector):
         """The stacks, or what `reading` has in their place where this is a part of a step."""
         values = modes.substitutes()
         return [tf.convert_to_tensor(values.get(id(v), v)) for v in self._weights]
+
+    def _draws(self):
+        """The random states of the layers, and what this pass takes of each.
+
+        They move on here, once for all steps: a step is computed twice, and must draw the same.
+        """
+        values, pairs = modes.substitutes(), []
+        for state in self._random:
+            seed = values.get(id(state))
+            if seed is None:
+                seed = tf.identity(state)
+                state.assign_add([0, 1])
+            pairs.append((state, seed))
+        return pairs
 
     def _pairs(self, values):
         """What `reading` takes for a step of these values."""
@@ -435,10 +453,11 @@ class Repeat(FlowBijector):
             lambda shape, _: spec([None, *shape]), self._context_shapes, self._context_shapes
         )
         weights = [spec(slot.variable.shape, slot.variable.dtype) for slot in self._slots]
+        states = [(v, tf.identity(v)) for v in self._random]
         for inverse in (True, False):
 
             def run(value, context, weights, inverse=inverse):
-                with modes.training_mode(), modes.reading(self._pairs(weights)):
+                with modes.training_mode(), modes.reading([*self._pairs(weights), *states]):
                     return self._walk(value, context, inverse)[:2]
 
             trace = tf.function(run, autograph=False).get_concrete_function
@@ -449,7 +468,7 @@ class Repeat(FlowBijector):
                     raise
                 raise ValueError(
                     f"{self._title()}: {title_of(self._step)} cannot be repeated in a loop: in a "
-                    f"call it assigns a variable, draws random numbers, or adds a loss ({error}). "
+                    f"call it assigns a variable or adds a loss ({error}). "
                     "Make a Chain of such steps, or use parts that keep no statistics (ActNorm)."
                 ) from None
             if any(value.dtype != self.dtype for value in result):
@@ -584,6 +603,17 @@ def _variables_of(step, title):
             )
     slots = [readable[id(v)] for v in step.variables if id(v) in readable]
     return slots, [v for v in step.variables if id(v) in shared]
+
+
+def _random_states(step):
+    """Identities of the variables by which the layers of a step draw random numbers."""
+    found = set()
+    for part in [step, *step.submodules]:
+        if isinstance(part, Network):
+            found.update(id(v.value) for v in part.layer.variables if is_random_state(v))
+        elif isinstance(part, Repeat):
+            found.update(map(id, part._random))
+    return found
 
 
 def _layout(slots):

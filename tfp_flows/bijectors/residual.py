@@ -5,21 +5,19 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows._checks import one_of, positive_integer, positive_number
-from tfp_flows.bijectors.base import FlowBijector, Weight
-from tfp_flows.bijectors.modes import in_training_mode, log_dets_matter
+from tfp_flows._checks import positive_integer, positive_number
+from tfp_flows.bijectors import _linear
+from tfp_flows.bijectors._estimated import Estimated
+from tfp_flows.bijectors.modes import log_dets_matter
 from tfp_flows.bijectors.network import Network
 
-_LOG_DETS = ("exact", "series")
-# Up to this size of an event the exact log-det is the default.
-_EXACT_UP_TO = 16
 _NO_SECOND_DERIVATIVE = (
     "Residual: second derivatives through its inverse are not computed. Leave out the outer "
     "gradient, or take the direction that is closed."
 )
 
 
-class Residual(FlowBijector):
+class Residual(Estimated):
     """Adds to an event a network's output that moves less than the event does.
 
         forward:  y = x + g(x, context)
@@ -81,8 +79,6 @@ class Residual(FlowBijector):
         with probability 1/2, whatever c.
     """
 
-    passes = Weight("Variable `[]`: how many passes of training have drawn noise.")
-
     def __init__(
         self,
         residual,
@@ -98,22 +94,24 @@ class Residual(FlowBijector):
         **kwargs,
     ):
         title = self._title()
-        shape = tuple(event_shape)
-        if not shape or any(n is None or n < 1 for n in shape):
-            raise ValueError(
-                f"{title}: event_shape must be known and not empty, got {list(shape)}."
-            )
-        if log_det is None:
-            log_det = "exact" if np.prod(shape) <= _EXACT_UP_TO else "series"
-        self._log_det_by = one_of(log_det, _LOG_DETS, "log_det", title)
         self._num_terms = positive_integer(num_terms, "num_terms", title)
         if context_size is None:
             context_size = getattr(residual, "context_size", None)
-        super().__init__(event_shape=shape, context_size=context_size, name=name, **kwargs)
+        super().__init__(
+            event_shape,
+            by=log_det,
+            estimate="series",
+            argument="log_det",
+            seed=seed,
+            passes=passes,
+            context_size=context_size,
+            name=name,
+            **kwargs,
+        )
         self._network = Network(
             residual,
-            input_shape=shape,
-            output_shape=shape,
+            input_shape=self._domain,
+            output_shape=self._domain,
             owner=title,
             context_size=context_size,
             dtype=self.dtype,
@@ -136,29 +134,11 @@ class Residual(FlowBijector):
                 f"{title}: tolerance must be at least {least:.1e}, which a contraction by "
                 f"{bound:g} reaches in {self.dtype.name}, got {tolerance:g}."
             )
-        self._seed = 0 if seed is None else seed
-        if self._log_det_by == "series":
-            self.add_weight(
-                "passes",
-                passes,
-                [],
-                0,
-                dtype=tf.int32,
-                trainable=False,
-                # Each replica counts the same passes.
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            )
 
     @property
     def solved_direction(self):
         """The inverse."""
         return "inverse"
-
-    @property
-    def estimates_log_det(self):
-        """Whether the log-det is an estimate."""
-        return self._log_det_by == "series"
 
     def _forward_and_log_det(self, x, context):
         log_det = tf.zeros([], x.dtype)
@@ -250,7 +230,7 @@ class Residual(FlowBijector):
         return tape.gradient(value, x, vector, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     def _log_det(self, x, context):
-        return self._exact(x, context) if self._log_det_by == "exact" else self._series(x, context)
+        return self._series(x, context) if self.estimates_log_det else self._exact(x, context)
 
     def _exact(self, x, context):
         size = math.prod(self._domain)
@@ -266,9 +246,7 @@ class Residual(FlowBijector):
         jacobian += tf.eye(size, dtype=x.dtype)
         static = x.shape[: x.shape.rank - len(self._domain)]
         jacobian = tf.ensure_shape(jacobian, [*static, size, size])
-        # Its determinant is positive, and XLA (TF 2.21) knows no operation for it.
-        upper = tf.linalg.qr(jacobian)[1]
-        return tf.reduce_sum(tf.math.log(tf.abs(tf.linalg.diag_part(upper))), axis=-1)
+        return _linear.log_abs_det(jacobian)
 
     def _series(self, x, context):
         """An estimate, with the estimate of its gradient."""
@@ -299,19 +277,7 @@ class Residual(FlowBijector):
     def _draw(self, x):
         """Signs of the shape of x, how many terms more there are, and the roulette's odds."""
         goes_on = 0.5 * (1.0 + self._bound_of_network**2)
-        fold = tf.random.experimental.stateless_fold_in
-        seed, shape = tf.stack([tf.cast(self._seed, tf.int32), 0]), tf.shape(x)
-        if in_training_mode():
-            self.passes.assign_add(1)
-            seed = fold(seed, tf.convert_to_tensor(self.passes))
-            replica = tf.distribute.get_replica_context()
-            if replica is not None:
-                seed = fold(seed, replica.replica_id_in_sync_group)
-        else:
-            shape = list(self._domain)
-        seeds = tf.random.experimental.stateless_split(seed, 2)
-        signs = tf.random.stateless_uniform(shape, seeds[0], 0, 2, tf.int32)
-        signs = tf.cast(2 * signs - 1, x.dtype) + tf.zeros_like(x)
+        seeds = tf.random.experimental.stateless_split(self._seed_of_pass(), 2)
         uniform = tf.random.stateless_uniform([], seeds[1], minval=1e-12, dtype=tf.float64)
         extra = tf.cast(tf.math.log(uniform) / math.log(goes_on), tf.int32)
-        return tf.stop_gradient(signs), extra, goes_on
+        return self._signs(x, seeds[0]), extra, goes_on

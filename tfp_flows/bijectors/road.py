@@ -285,6 +285,8 @@ class Road:
         if self._inside is not None:
             return self._inside.sample(shape, seed, context, temperature)
         kwargs = self._base_kwargs(context)
+        if temperature is not None and hasattr(self.base, "sample_at"):
+            return self.base.sample_at(temperature, shape, seed, **kwargs)
         z = self.base.sample(shape, seed=seed, **kwargs)
         if temperature is None:
             return z
@@ -298,6 +300,11 @@ class Road:
         mean = self.base.mean(**kwargs)
         # Chosen, not computed, at 1: the samples are then those of no temperature to the last bit.
         return tf.where(temperature == 1.0, z, mean + temperature * (z - mean))
+
+    def base_completed(self, z, given, seed, context=None):
+        """Points of a base that draws in order, with `z` where it is given."""
+        kwargs = self._base_kwargs(context)
+        return self.base.complete_in_order(z, given, seed=seed, **kwargs)
 
     @property
     def no_mean(self):
@@ -332,6 +339,8 @@ class Road:
         """Whether the base has a mean that its points can be drawn to; integers cannot."""
         if self._inside is not None:
             return self._inside.has_mean(context)
+        if hasattr(self.base, "sample_at"):
+            return self.base.has_mean(**self._base_kwargs(context))
         if not tf.as_dtype(self.base.dtype).is_floating:
             return False
         kwargs = self._base_kwargs(context)

@@ -82,6 +82,32 @@ def entries_of(layer, size, title):
     return entries.astype(np.int32)
 
 
+def places_of(layer, event_shape, title):
+    """The step that gives each entry its parameters, an int array of the event shape.
+
+    Entries of one step do not depend on each other. `None` for a layer that has no steps.
+    """
+    if missing_parts(layer):
+        return None
+    entries = entries_of(layer, int(np.prod(event_shape)), title)
+    places = np.empty(entries.size, np.int32)
+    places[entries] = np.arange(len(entries))[:, np.newaxis]
+    return places.reshape(event_shape)
+
+
+def comes_first(places, given):
+    """Whether in no row of a mask a given entry comes after one that is not.
+
+    Args:
+      places: int array of the event shape.
+      given: Boolean, `[..., *event_shape]`.
+    """
+    axes = tuple(range(-places.ndim, 0))
+    last = np.where(given, places, -1).max(axis=axes)
+    first = np.where(given, places.max() + 1, places).min(axis=axes)
+    return bool((last <= first).all())
+
+
 def run(layer, drive, act, context, *, num_parameters, title):
     """Runs a layer step by step.
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tfp_flows._checks import one_of, positive_integer
 from tfp_flows._private import record
 from tfp_flows._solve import increasing_root
+from tfp_flows.bijectors import _linear
 from tfp_flows.bijectors.amortised import Amortised
 from tfp_flows.bijectors.base import Weight
 
@@ -177,11 +178,11 @@ class Sylvester(Amortised):
 
             return act, act
         if self._kind == "householder":
-            square = tf.reduce_sum(tf.square(q), axis=-1, keepdims=True)
-            # A vector of length 0 reflects nothing.
-            unit = q * tf.math.rsqrt(tf.where(square > 0.0, square, tf.ones_like(square)))
-            unit = tf.unstack(unit, axis=-2)
-            return (lambda x: _reflected(x, unit)), (lambda z: _reflected(z, unit[::-1]))
+            unit = tf.unstack(_linear.unit_vectors(q), axis=-2)
+            return (
+                lambda x: _linear.reflected(x, unit),
+                lambda z: _linear.reflected(z, unit[::-1]),
+            )
         columns, upper = tf.linalg.qr(q)
         # LAPACK's signs jump where an entry of `q` changes its own.
         signs = tf.where(tf.linalg.diag_part(upper) < 0.0, -1.0, 1.0)
@@ -203,12 +204,6 @@ def _triangle(packed):
     upper = np.triu(np.ones([size, size]), 1)
     diagonal = bound * tf.tanh(tf.linalg.diag_part(matrix))
     return tf.cast(upper, packed.dtype) * matrix + tf.linalg.diag(diagonal)
-
-
-def _reflected(x, unit):
-    for v in unit:
-        x -= 2.0 * tf.reduce_sum(v * x, axis=-1, keepdims=True) * v
-    return x
 
 
 def _log_det(bend, r, s):

@@ -11,6 +11,8 @@ from tfp_flows.conditioners.base import Conditioner
 from tfp_flows.conditioners.causal_transformer import CausalTransformer
 from tfp_flows.conditioners.convnet import ConvNet
 from tfp_flows.conditioners.convolution import Convolution
+from tfp_flows.conditioners.diagonal_bilstm import DiagonalBiLSTM
+from tfp_flows.conditioners.gated_convnet import GatedConvNet
 from tfp_flows.conditioners.lipschitz import LipschitzMLP
 from tfp_flows.conditioners.made import MADE
 from tfp_flows.conditioners.mlp import MLP
@@ -25,6 +27,8 @@ __all__ = [
     "Conditioner",
     "ConvNet",
     "Convolution",
+    "DiagonalBiLSTM",
+    "GatedConvNet",
     "LipschitzMLP",
     "MADE",
     "MLP",

@@ -1,16 +1,15 @@
 """The network of Gated PixelCNN."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tfp_flows._checks import positive_integer
 from tfp_flows.conditioners.base import add_bias
-from tfp_flows.conditioners.stepwise import StepwiseConditioner, in_dtype, product
+from tfp_flows.conditioners.raster import RasterConditioner, as_matrix, convolved, padded
+from tfp_flows.conditioners.stepwise import in_dtype, product
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
-class PixelCNN(StepwiseConditioner):
+class PixelCNN(RasterConditioner):
     """Gated PixelCNN: parameters of every pixel and channel from those before it, row by row.
 
     Two stacks of convolutions see what is before a pixel: the vertical one all rows above, the
@@ -93,39 +92,13 @@ class PixelCNN(StepwiseConditioner):
         seed=None,
         **kwargs,
     ):
-        if hidden_filters is None:
-            hidden_filters = filters
-        super().__init__(
-            arguments=locals(),
-            sizes=("num_parameters", "filters", "num_layers", "hidden_filters"),
-            ranks=(3,),
-        )
-        for name, least in (("first_kernel_size", 3), ("kernel_size", 1)):
-            size = positive_integer(getattr(self, name), name, self._title())
-            if size % 2 == 0 or size < least:
-                raise ValueError(
-                    f"{self._title()}: {name} must be odd and at least {least}, got {size}."
-                )
+        super().__init__(arguments=locals(), odd={"kernel_size": 1})
         # How far the kernels reach up, to the left and to the right.
-        self._first_reach, self._reach = self.first_kernel_size // 2, self.kernel_size // 2
+        self._reach = self.kernel_size // 2
 
-    @property
-    def step_entries(self):
-        """Int array `[H * W * C, 1]`: entry of the flattened event, of each step."""
-        entries = np.arange(np.prod(self.event_shape))[:, np.newaxis]
-        return entries[::-1] if self._is_reversed else entries
-
-    def _add_weights(self, input_size):
-        filters, hidden = self.filters, self.hidden_filters
-        reach, first = self._reach, self._first_reach
-        inputs = input_size + 1
-        self._first_above = self._add_kernel(
-            "first_above_kernel", (first, 2 * first + 1, inputs, filters)
-        )
-        self._first_left = self._add_kernel("first_left_kernel", (1, first, inputs, filters))
-        self._kernel_context, self._kernel_step_context = self._add_context_kernels(
-            (self.num_layers, 4 * filters), more_inputs=2 * filters
-        )
+    def _add_features(self):
+        filters, reach = self.filters, self._reach
+        self._add_shares(4 * filters, more_inputs=2 * filters)
 
         def layer(name):
             across = (reach + 1, 2 * reach + 1, filters, 2 * filters)
@@ -148,66 +121,20 @@ class PixelCNN(StepwiseConditioner):
             }
 
         self._layers_in_order = [layer(f"layer_{i}") for i in range(self.num_layers)]
-        before = input_size - 1
-        self._hidden = self._add_kernel("hidden_kernel", (filters, hidden), more_inputs=before)
-        # For each channel but the first, what the channels before it are to it.
-        self._own = None
-        if before:
-            self._own = self._add_kernel(
-                "own_kernel", (before, hidden), more_inputs=filters, copies=before
-            )
-        self._hidden_bias = self.add_weight(
-            name="hidden_bias", shape=(input_size, hidden), initializer="zeros"
-        )
-        self._last = self._add_kernel(
-            "out_kernel", (hidden, self.num_parameters), zero=self.zero_output, copies=input_size
-        )
-        self._last_bias = self.add_weight(
-            name="out_bias", shape=(input_size, self.num_parameters), initializer="zeros"
-        )
 
-    def _compute(self, x, context):
-        if self._is_reversed:
-            x = tf.reverse(x, [1, 2, 3])
-        out = self._raster(x, *self._contexts_in_order(context))
-        if self._is_reversed:
-            out = tf.reverse(out, [1, 2, 4])
-        return tf.reshape(out, [-1, *self.event_shape[:-1], self._num_outputs])
-
-    def _contexts_in_order(self, context):
-        vector, a_pixel = self._contexts(context)
-        if a_pixel is not None and self._is_reversed:
-            a_pixel = tf.reverse(a_pixel, [1, 2])
-        return vector, a_pixel
-
-    def _raster(self, x, vector, a_pixel):
-        """Parameters `[n, H, W, P, C]`."""
-        channels, dtype = self.event_shape[-1], x.dtype
-        first = self._first_reach
-        image = _with_one(x)
-        above = _padded(image[:, :-1], top=first, left=first, right=first)
-        v = _convolved(above, self._first_above)
-        h = _convolved(_padded(image[:, :, :-1], left=first), self._first_left)
-        shares = self._shares(vector, a_pixel, dtype)
+    def _features(self, above, left, shares):
+        v, h, reach = above, left, self._reach
         for layer, share in zip(self._layers_in_order, shares, strict=True):
-            reach = self._reach
-            z, down = self._from_above(_padded(v, top=reach, left=reach, right=reach), layer, share)
-            z_left = down + _convolved(_padded(h, left=reach), layer["left"])
+            z, down = self._from_above(padded(v, top=reach, left=reach, right=reach), layer, share)
+            z_left = down + convolved(padded(h, left=reach), layer["left"])
             v = _gate(z)
             h += self._residual(_gate(z_left), layer)
-        h = product(h, *in_dtype(dtype, self._hidden))
-        own, bias, last, last_bias = self._head(dtype)
-        out = []
-        for i in range(channels):
-            hidden = h + product(x[..., : channels - 1], own[i]) if i else h
-            hidden = self.activation(add_bias(hidden, bias[i]))
-            out.append(add_bias(product(hidden, last[i]), last_bias[i]))
-        return tf.stack(out, -1)
+        return h
 
     def _from_above(self, rows, layer, share):
         """The vertical stack's z, and what it and the context are to the horizontal one."""
         above = in_dtype(rows.dtype, layer["above_bias"], layer["left_bias"], layer["down"])
-        z = add_bias(_convolved(rows, layer["above"]), above[0])
+        z = add_bias(convolved(rows, layer["above"]), above[0])
         shares = [None, None] if share is None else tf.split(share, 2, axis=-1)
         if share is not None:
             z = add_bias(z, shares[0])
@@ -218,144 +145,45 @@ class PixelCNN(StepwiseConditioner):
         kernel, bias = in_dtype(gated.dtype, layer["residual"], layer["residual_bias"])
         return add_bias(product(gated, kernel), bias)
 
-    def _shares(self, vector, a_pixel, dtype):
-        """The context's share of each layer, `[n, H or 1, W or 1, 4 * filters]`, or `None`."""
-        share = None
-        if vector is not None:
-            share = tf.matmul(vector, *in_dtype(dtype, self._kernel_context))
-            share = share[:, tf.newaxis, tf.newaxis]
-        if a_pixel is not None:
-            more = product(a_pixel, *in_dtype(dtype, self._kernel_step_context))
-            share = more if share is None else add_bias(more, share)
-        number = self.num_layers
-        return [None] * number if share is None else tf.split(share, number, axis=-1)
-
-    def _head(self, dtype):
-        rest = in_dtype(dtype, self._hidden_bias, self._last, self._last_bias)
-        if self._own is None:
-            return None, *rest
-        before = self.event_shape[-1] - 1
-        earlier = np.tril(np.ones([before, before], bool))[..., np.newaxis]
-        (own,) = in_dtype(dtype, self._own)
-        # The first channel has none before it.
-        own = tf.pad(tf.where(earlier, own, tf.zeros([], dtype)), [[1, 0], [0, 0], [0, 0]])
-        return own, *rest
-
     # --- Step by step. ---
 
-    def init_cache(self, n, context, dtype):
-        """What is known before the first step: see `tfp_flows.bijectors.stepwise`.
-
-        Of the image the rows within reach, the row and the pixel that are being made; of each
-        layer the last rows of the vertical stack, what it is to the horizontal one in this row,
-        and the last columns of that one; what the pixel's channels share.
-        """
-        _, width, channels = self.event_shape
-        vector, a_pixel = self._contexts_in_order(context)
-        filters, reach, first = self.filters, self._reach, self._first_reach
+    def _kept_at_first(self, n, dtype):
+        # Of the vertical stack the last rows, and what it is to the horizontal one in this row; of
+        # that one the last columns.
+        width, filters, reach = self.event_shape[1], self.filters, self._reach
         layers = range(self.num_layers)
-        cache = {
-            "rows": tf.zeros([n, first, width, channels + 1], dtype),
-            "row": tf.zeros([n, width, channels + 1], dtype),
-            "pixel": tf.zeros([n, channels], dtype),
+        return {
             "above": tuple(tf.zeros([n, reach, width, filters], dtype) for _ in layers),
             "down": tf.zeros([width, self.num_layers, n, 2 * filters], dtype),
             "left": tuple(tf.zeros([n, reach * filters], dtype) for _ in layers),
-            "shared": tf.zeros([n, self.hidden_filters], dtype),
         }
-        if vector is not None:
-            cache["vector"] = vector
-        if a_pixel is not None:
-            cache["contexts"] = tf.transpose(a_pixel, [1, 0, 2, 3])
-        return cache
 
-    def step(self, cache, s, previous):
-        """Parameters of step s, `[n, P, 1]`: see `tfp_flows.bijectors.stepwise`."""
-        _, width, channels = self.event_shape
-        channel, place = s % channels, s // channels
-        # What was made last is the channel before this one, of this pixel or of the last.
-        known = tf.range(channels) == (channel - 1) % channels
-        cache = {**cache, "pixel": tf.where(known, previous, cache["pixel"])}
-        if channels == 1:
-            cache = self._next_pixel(cache, place % width, place // width)
-        else:
-            cache = tf.cond(
-                channel == 0,
-                lambda: self._next_pixel(cache, place % width, place // width),
-                lambda: cache,
-            )
-        own, bias, last, last_bias = self._head(previous.dtype)
-        hidden = cache["shared"] + tf.gather(bias, channel)
-        if own is not None:
-            hidden += tf.matmul(cache["pixel"][:, : channels - 1], tf.gather(own, channel))
-        out = tf.matmul(self.activation(hidden), tf.gather(last, channel))
-        out += tf.gather(last_bias, channel)
-        return out[..., tf.newaxis], cache
-
-    def _next_pixel(self, cache, column, row):
-        """The cache at the first channel of a pixel."""
-        _, width, _ = self.event_shape
-        first, dtype = self._first_reach, cache["row"].dtype
-        done = _with_one(cache["pixel"])[:, tf.newaxis]
-        # Before the first pixel there was none.
-        there = (tf.range(width) == (column - 1) % width) & ((row > 0) | (column > 0))
-        cache = {**cache, "row": tf.where(there[:, tf.newaxis], done, cache["row"])}
-        cache["pixel"] = tf.zeros_like(cache["pixel"])
-        cache = tf.cond(column == 0, lambda: self._next_row(cache, row), lambda: cache)
-        padded = tf.pad(cache["row"], [[0, 0], [first, 0], [0, 0]])
-        # Not a slice: XLA compiles one of moving ends not at all.
-        near = tf.gather(padded, column + tf.range(first), axis=1)
-        near = tf.reshape(near, [-1, first * padded.shape[-1]])
-        h = tf.matmul(near, self._flat(self._first_left, dtype))
-        down, left = tf.unstack(cache["down"][column], num=self.num_layers), []
-        for i, layer in enumerate(self._layers_in_order):
-            near = tf.concat([cache["left"][i], h], -1)
-            left.append(near[:, self.filters :])
-            z = tf.matmul(near, self._flat(layer["left"], dtype)) + down[i]
-            h += self._residual(_gate(z), layer)
-        (kernel,) = in_dtype(dtype, self._hidden)
-        return {**cache, "left": tuple(left), "shared": tf.matmul(h, kernel)}
-
-    def _next_row(self, cache, row):
-        """The cache at the first pixel of a row: the vertical stack of the whole row."""
-        reach, first, dtype = self._reach, self._first_reach, cache["row"].dtype
-        rows = tf.concat([cache["rows"], cache["row"][:, tf.newaxis]], 1)[:, 1:]
-        v = _convolved(_padded(rows, left=first, right=first), self._first_above)  # [n, 1, W, ...]
-        a_pixel = cache["contexts"][row][:, tf.newaxis] if "contexts" in cache else None
-        shares = self._shares(cache.get("vector"), a_pixel, dtype)
-        above, downs = [], []
-        layers = zip(self._layers_in_order, cache["above"], shares, strict=True)
+    def _kept_at_row(self, kept, above, shares, row):
+        # The vertical stack of the whole row.
+        reach, v = self._reach, above
+        rows, downs = [], []
+        layers = zip(self._layers_in_order, kept["above"], shares, strict=True)
         for layer, earlier, share in layers:
             whole = tf.concat([earlier, v], 1)
-            above.append(whole[:, 1:])
-            z, down = self._from_above(_padded(whole, left=reach, right=reach), layer, share)
+            rows.append(whole[:, 1:])
+            z, down = self._from_above(padded(whole, left=reach, right=reach), layer, share)
             downs.append(down[:, 0])
             v = _gate(z)
         return {
-            **cache,
-            "rows": rows,
-            "row": tf.zeros_like(cache["row"]),
-            "above": tuple(above),
+            "above": tuple(rows),
             "down": tf.transpose(tf.stack(downs), [2, 0, 1, 3]),
-            "left": tuple(tf.zeros_like(left) for left in cache["left"]),
+            "left": tuple(tf.zeros_like(left) for left in kept["left"]),
         }
 
-    def _flat(self, kernel, dtype):
-        """A kernel of one row as a matrix."""
-        (kernel,) = in_dtype(dtype, kernel)
-        return tf.reshape(kernel, [-1, kernel.shape[-1]])
-
-
-def _with_one(x):
-    return tf.concat([x, tf.ones_like(x[..., :1])], -1)
-
-
-def _padded(x, *, top=0, left=0, right=0):
-    return tf.pad(x, [[0, 0], [top, 0], [left, right], [0, 0]])
-
-
-def _convolved(x, kernel):
-    return tf.nn.conv2d(x, *in_dtype(x.dtype, kernel), strides=1, padding="VALID")
+    def _features_of_pixel(self, kept, left, column):
+        h = left
+        down, columns = tf.unstack(kept["down"][column], num=self.num_layers), []
+        for i, layer in enumerate(self._layers_in_order):
+            near = tf.concat([kept["left"][i], h], -1)
+            columns.append(near[:, self.filters :])
+            z = tf.matmul(near, as_matrix(layer["left"], h.dtype)) + down[i]
+            h += self._residual(_gate(z), layer)
+        return h, {**kept, "left": tuple(columns)}
 
 
 def _gate(z):

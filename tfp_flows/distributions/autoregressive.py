@@ -367,6 +367,59 @@ class AutoregressiveDistribution(NetworkDensity):
         """The Keras layer."""
         return self._network.layer
 
+    def can_complete(self, given):
+        """Whether `complete_in_order` takes a mask: no given entry comes after a hidden one.
+
+        Of the entries of one step, which do not depend on each other, some may be given; of a pixel
+        that is drawn as a whole, all or none. Never of a network that has no `step`, whose order is
+        not known.
+
+        Args:
+          given: Boolean array `[..., *event_shape]`, `True` where an entry is given.
+        """
+        places = stepwise.places_of(self.network, self._event, self._title())
+        if places is None:
+            return False
+        if self._output.whole_pixels:
+            apart = given.any(axis=-1) != given.all(axis=-1)
+            return not apart.any() and stepwise.comes_first(places, given)
+        return stepwise.comes_first(places, given)
+
+    def complete_in_order(self, x, given, *, context=None, seed=None):
+        """Draws of the hidden entries given those before them, by one pass of the steps: exact.
+
+            p(hidden | given) = prod_i p(x_i | the entries before x_i),     i hidden
+
+        which holds where all given entries come first: `can_complete(given)`.
+
+        Args:
+          x: `[..., *event_shape]` of the distribution's dtype; hidden entries may be any number.
+          given: Boolean, broadcast to `x`, `True` where an entry is given.
+          context: as of `sample`, one for each event of `x`.
+          seed: as of `tfd.Distribution.sample`.
+
+        Returns:
+          `x`, with draws where entries were hidden.
+
+        >>> from tfp_flows import flows
+        >>> density = flows.pixel_cnn([2, 2, 1], output="bernoulli", filters=4, num_layers=1)
+        >>> top = np.array([[[True], [True]], [[False], [False]]])
+        >>> density.can_complete(top), density.can_complete(~top)
+        (True, False)
+        >>> density.complete_in_order(tf.ones([5, 2, 2, 1], tf.int32), top, seed=[0, 1]).shape
+        TensorShape([5, 2, 2, 1])
+        """
+        x = self._with_event_shape(tf.cast(tf.convert_to_tensor(x), self.dtype))
+        batch = tf.shape(x)[: tf.rank(x) - len(self._event)]
+        size, dtype = math.prod(self._event), self._dtype_inside
+        rows = tf.reshape(tf.cast(x, dtype), [-1, 1, size])
+        given = tf.reshape(tf.cast(tf.broadcast_to(given, tf.shape(x)), dtype), tf.shape(rows))
+        shape = tf.stack([tf.shape(rows)[0], self._output.num_noises, size])
+        noise = self._output.noise(shape, tfp.random.sanitize_seed(seed), dtype)
+        noise = tf.ensure_shape(noise, [None, self._output.num_noises, size])
+        drawn = self._by_steps(noise, self._rows_of_context(context, batch), (rows, given))
+        return tf.ensure_shape(tf.reshape(tf.cast(drawn, self.dtype), tf.shape(x)), x.shape)
+
     def _log_prob_of_rows(self, rows, context):
         return self._score(rows, self._network(self._output.to_network(rows), context))
 
@@ -377,17 +430,22 @@ class AutoregressiveDistribution(NetworkDensity):
             return self._draw_in_order(noise, context)
         return self._by_passes(noise, context)
 
-    def _by_steps(self, noise, context):
+    def _by_steps(self, noise, context, known=None):
+        """Entries `[n, D]` of noise `[n, num_noises, D]`; `known`: pairs of values and masks."""
         output = self._output
 
-        def draw(noise, parameters):
-            noise, parameters = tf.transpose(noise, [0, 2, 1]), tf.stack(parameters, axis=1)
+        def draw(drive, parameters):
+            drive, parameters = tf.transpose(drive, [0, 2, 1]), tf.stack(parameters, axis=1)
+            noise = drive[:, : output.num_noises]
             values = _of_pixels(output.draw, self._event[-1], noise, parameters, output)
+            if known is not None:
+                values = tf.where(drive[:, -1] > 0.0, drive[:, -2], values)
             return [output.to_network(values), values]
 
+        drive = noise if known is None else tf.concat([noise, *known], axis=1)
         _, x = stepwise.run(
             self.network,
-            tf.transpose(noise, [0, 2, 1]),
+            tf.transpose(drive, [0, 2, 1]),
             draw,
             context,
             num_parameters=output.num_parameters,

@@ -142,7 +142,22 @@ class Surjected(StochasticDistribution):
         z = tf.cast(z, self._distribution.dtype)
         return self._road.log_prob(z, context, *rest) + contribution
 
-    def _draw(self, shape, seed, context=None):
+    def has_mean(self, context=None):
+        """Whether the latent can be drawn at another temperature than 1."""
+        return self._road.has_mean(context)
+
+    def sample_at(self, temperature, shape, seed, context=None):
+        """Samples whose latent is drawn at a temperature.
+
+        Args:
+          temperature: scalar that scales the deviation of the latent's base from its mean.
+          shape: int tensor `[n]`, the sample shape.
+          seed: pair of int32.
+          context: tensors, or `None`.
+        """
+        return self._draw(shape, seed, context, temperature)
+
+    def _draw(self, shape, seed, context=None, temperature=None):
         seed, own = tfp.random.split_seed(seed)
-        z = self._road.sample(shape, seed, context)
+        z = self._road.sample(shape, seed, context, temperature)
         return self._transform.forward(z, own, context)

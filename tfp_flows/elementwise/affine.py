@@ -5,7 +5,8 @@ import math
 import keras
 import tensorflow as tf
 
-from tfp_flows._checks import positive_number
+from tfp_flows._checks import fraction, positive_number
+from tfp_flows.elementwise._floor import floored
 from tfp_flows.elementwise.base import ElementwiseMap
 
 _LOG_SCALES = ("tanh", "exp", "sigmoid", "double_sigmoid")
@@ -23,7 +24,8 @@ class Affine(ElementwiseMap):
     before its use: t = rate * raw shift, and with raw = rate * raw log-scale
 
         "tanh":     s = cap * tanh(raw / cap)           in (-cap, cap)
-        "exp":      s = raw                             unbounded
+        "exp":      s = raw                             unbounded, or with a min_scale m
+                    s = log(m + (1 - m) exp(raw))       > log(m)
         "sigmoid":  s = -log(sigmoid(raw + 2))          > 0
         "double_sigmoid":  s = -log(2 sigmoid(raw))     > -log(2)
 
@@ -48,10 +50,15 @@ class Affine(ElementwiseMap):
         that the parameters move by its fan-in times that, in every layer of the flow at once. A
         rate below 1 keeps what a step does to the whole within bounds; the recipes take
         `min(1, 2048 / (layers * fan-in))^(3/2)`.
+      min_scale: number in (0, 1), a floor of the scale exp(s), used by "exp" alone: the others have
+        theirs, "tanh" at `exp(-cap)`. Default: none. Where an entry of the data is constant, as a
+        pixel that is black in every image, the likelihood rises without bound as its scale falls:
+        with a floor, by no more than -log(min_scale) a layer.
 
     Raises:
-      TypeError: if `cap` or `rate` is not a number.
-      ValueError: if `log_scale` is not known, or `cap` or `rate` not positive and finite.
+      TypeError: if `cap`, `rate` or `min_scale` is not a number.
+      ValueError: if `log_scale` is not known, `cap` or `rate` not positive and finite, or
+        `min_scale` not in (0, 1) or given for another `log_scale` than "exp".
 
     References:
       Laurent Dinh, Jascha Sohl-Dickstein, Samy Bengio. Density estimation using Real NVP, 2016,
@@ -75,7 +82,7 @@ class Affine(ElementwiseMap):
 
     num_parameters = 2
 
-    def __init__(self, log_scale="tanh", cap=3.0, shift_first=False, rate=1.0):
+    def __init__(self, log_scale="tanh", cap=3.0, shift_first=False, rate=1.0, min_scale=None):
         if log_scale not in _LOG_SCALES:
             raise ValueError(
                 f"Affine: log_scale must be one of {', '.join(map(repr, _LOG_SCALES))}, got "
@@ -85,13 +92,20 @@ class Affine(ElementwiseMap):
         self.cap = positive_number(cap, "cap", "Affine")
         self.shift_first = bool(shift_first)
         self.rate = positive_number(rate, "rate", "Affine")
+        if min_scale is not None and log_scale != "exp":
+            raise ValueError(
+                f"Affine: min_scale is for log_scale='exp', got {log_scale!r}, which has a floor "
+                "of its own ('tanh': exp(-cap)). Leave it out."
+            )
+        self.min_scale = None if min_scale is None else fraction(min_scale, "min_scale", "Affine")
 
     def get_config(self):
-        """Returns `log_scale`, `cap`, and those of `shift_first` and `rate` that are set."""
+        """Returns `log_scale`, `cap`, and those of the others that are set."""
         config = {"log_scale": self.log_scale, "cap": self.cap}
         # Not the defaults: version 0.1 reads the files then.
         config |= {"shift_first": True} if self.shift_first else {}
-        return config | ({} if self.rate == 1.0 else {"rate": self.rate})
+        config |= {} if self.rate == 1.0 else {"rate": self.rate}
+        return config | ({} if self.min_scale is None else {"min_scale": self.min_scale})
 
     def _forward(self, x, parameters):
         shift, s = self._shift_and_log_scale(*parameters)
@@ -115,4 +129,4 @@ class Affine(ElementwiseMap):
             return shift, tf.nn.softplus(-2.0 - raw)  # -log(sigmoid(v)) = softplus(-v)
         if self.log_scale == "double_sigmoid":
             return shift, tf.nn.softplus(-raw) - math.log(2.0)
-        return shift, raw
+        return shift, floored(raw, self.min_scale)

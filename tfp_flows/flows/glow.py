@@ -1,10 +1,12 @@
 """Glow."""
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners, masks
 from tfp_flows import elementwise as elementwise_maps
+from tfp_flows._checks import one_of
 from tfp_flows.flows._parts import (
     SeedStream,
     bounded_by_depth,
@@ -25,7 +27,10 @@ tfd = tfp.distributions
 
 # From so many steps on a loop starts sooner, in less memory, and trains no slower.
 _STACKED_FROM = 8
+# The paper's: of networks that are not known, what is safe for wide ones.
+_WIDTH = 512
 _COUPLINGS = {"affine": "affine", "additive": "shift"}
+_PERMUTATIONS = ("invertible", "reverse", "shuffle")
 
 
 def glow(
@@ -33,9 +38,10 @@ def glow(
     *,
     num_levels,
     num_steps,
-    hidden_filters,
+    hidden_filters=None,
     coupling="affine",
     log_scale=None,
+    permutation="invertible",
     learned_prior=True,
     activation="relu",
     base="normal",
@@ -57,12 +63,17 @@ def glow(
       event_shape: `[H, W, C]` with `H` and `W` multiples of `2 ** num_levels`.
       num_levels: `int >= 1`, the paper's L.
       num_steps: `int >= 1`, steps a level, the paper's K.
-      hidden_filters: `int >= 1`, width of each coupling's network (the paper: 512).
+      hidden_filters: `int >= 1`, width of each coupling's network (the paper: 512). With a
+        `conditioner` it may be left out; given, it says how wide what goes into its last layer is,
+        by which the `rate` of an affine coupling falls. Default: as of 512.
       coupling: `"affine"` (default), `"additive"` or an `elementwise.ElementwiseMap`. By name, an
         affine one has a `rate` and a `cap` that fall with depth and width, so that Adam at its
         default trains any of them (see `elementwise.Affine`).
       log_scale: scale function of an affine coupling: `"tanh"` (bounded, default), `"exp"`
         or `"sigmoid"` (Glow's).
+      permutation: how the channels of a step are mixed, the three of the paper's figure 3:
+        `"invertible"` (default), a trained 1x1 convolution; `"reverse"`, which turns their order
+        round; or `"shuffle"`, a fixed order that is drawn for each step.
       learned_prior: whether the channels that go on give mean and scale of those factored
         out, by one zero-initialised 3x3 convolution.
       activation: Keras activation of the networks.
@@ -73,7 +84,7 @@ def glow(
         next to the data: a sigmoid of a box, an exponential of half a line.
       conditioner: function `(input_shape, output_size, context_size, seed)` that returns the Keras
         layer of a coupling, from `[batch, *input_shape]` to a last axis of `output_size`; a
-        context, if there is one, is its second argument. Default: a `ConvNet`.
+        context, if there is one, is its second argument. Default: a `ConvNet` of `hidden_filters`.
       context_size: size of a conditioning vector that every coupling sees, or `None`.
       stacked: whether the steps of a level run in a loop (`bijectors.Repeat`): the same flow, with
         the same weights for the same seed, that starts in a time that hardly grows with depth.
@@ -90,7 +101,7 @@ def glow(
     Raises:
       TypeError: if the seed is no integer.
       ValueError: for an event shape that does not squeeze `num_levels` times, an unknown
-        coupling, a count below 1, a negative seed.
+        coupling or permutation, a count below 1, a negative seed, `stacked=True` for shuffles.
 
     >>> flow = glow([4, 4, 1], num_levels=1, num_steps=2, hidden_filters=8, seed=0)
     >>> flow.log_prob(tf.zeros([3, 4, 4, 1])).shape
@@ -98,15 +109,23 @@ def glow(
 
     References:
       D. P. Kingma, P. Dhariwal, Glow: Generative flow with invertible 1x1 convolutions, 2018,
-      arXiv:1807.03039, figure 2.
+      arXiv:1807.03039, figures 2 and 3.
     """
     shape = event_of(event_shape, (3,), "glow")
+    if hidden_filters is None:
+        if conditioner is None:
+            raise ValueError(
+                "flows.glow: hidden_filters, the width of the couplings' networks, must be given, "
+                "or a conditioner. The paper has hidden_filters=512."
+            )
+        hidden_filters = _WIDTH
     positive("glow", num_levels=num_levels, num_steps=num_steps, hidden_filters=hidden_filters)
     if shape[0] % 2**num_levels or shape[1] % 2**num_levels:
         raise ValueError(
             f"flows.glow: {num_levels} levels need a height and width that are multiples of "
             f"{2**num_levels}, got {shape[0]} x {shape[1]}. Use fewer levels, or pad the images."
         )
+    permutation = one_of(permutation, _PERMUTATIONS, "permutation", "flows.glow")
     if log_scale is not None and coupling != "affine":
         raise ValueError(
             f"flows.glow: log_scale is for coupling='affine', got coupling={coupling!r} and "
@@ -127,6 +146,22 @@ def glow(
     policy = layer_policy(dtype)
     next_seed = SeedStream(seed, "glow")
 
+    def mixing(size, seed, label):
+        if permutation == "invertible":
+            return bijectors.InvertibleConv1x1(
+                size,
+                seed=seed,
+                rate=rate_of_rotations(num_levels * num_steps, size),
+                dtype=dtype,
+                name=f"conv1x1_{label}",
+            )
+        order = np.arange(size)[::-1]
+        if permutation == "shuffle":
+            # Without a seed by NumPy's global state, which Keras seeds.
+            rng = np.random if seed is None else np.random.default_rng(seed)
+            order = rng.permutation(size)
+        return tfb.Permute(order.astype(np.int32), axis=-1, name=f"{permutation}_{label}")
+
     def step(shape, label, seeds):
         mask = masks.channel(shape)
         changed = int((~mask[0, 0]).sum())
@@ -145,13 +180,7 @@ def glow(
             )
         return [
             bijectors.ActNorm(shape[-1], dtype=dtype, name=f"actnorm_{label}"),
-            bijectors.InvertibleConv1x1(
-                shape[-1],
-                seed=seeds[1],
-                rate=rate_of_rotations(num_levels * num_steps, shape[-1]),
-                dtype=dtype,
-                name=f"conv1x1_{label}",
-            ),
+            mixing(shape[-1], seeds[1], label),
             bijectors.Coupling(
                 network,
                 mask,
@@ -170,7 +199,10 @@ def glow(
             stacked,
             "flows.glow",
             dtype,
-            unequal=by_own_networks(conditioner),
+            unequal=[
+                *by_own_networks(conditioner),
+                *(["permutation='shuffle'"] if permutation == "shuffle" else []),
+            ],
             by_itself_from=_STACKED_FROM,
             name=f"steps_{number}",
         )

@@ -27,6 +27,7 @@ def nice(
     num_couplings=4,
     hidden_units=(1000,) * 5,
     activation="relu",
+    min_scale=None,
     base="logistic",
     trainable_base=False,
     support=None,
@@ -46,6 +47,8 @@ def nice(
       num_couplings: `int >= 1`. Fewer than 3 leave some entries independent of others.
       hidden_units: widths of each coupling's hidden layers.
       activation: Keras activation of the hidden layers.
+      min_scale: floor of the scales of the rescaling, for data with constant entries, as
+        `bijectors.Rescale`. Default: none.
       base: `"logistic"` (the paper's choice for images), `"normal"` or a `tfd.Distribution`
         with event shape `[D]`.
       trainable_base: whether the base's location and scale are trained.
@@ -119,7 +122,7 @@ def nice(
         unequal=by_own_networks(conditioner),
         reverse=True,
     )
-    parts.append(bijectors.Rescale([size], dtype=dtype))
+    parts.append(bijectors.Rescale([size], min_scale=min_scale, dtype=dtype))
     if len(shape) == 3:
         parts.insert(0, tfb.Reshape(event_shape_out=shape, event_shape_in=(size,)))
     return flow_of(

@@ -38,6 +38,7 @@ def real_nvp(
     filters=None,
     elementwise="affine",
     actnorm=None,
+    batch_normalization=False,
     base="normal",
     trainable_base=False,
     support=None,
@@ -73,8 +74,10 @@ def real_nvp(
         `elementwise.ElementwiseMap`. The spline of that name comes with an affine map, without
         which it can neither move nor shrink a density; for a spline alone pass
         `elementwise.RationalQuadraticSpline()`.
-      actnorm: whether an `ActNorm` follows each coupling. Default: for images. It stands in for
-        the paper's batch normalization, and wants `FlowModel.initialize` or `fit`.
+      actnorm: whether an `ActNorm` follows each coupling. Default: for images without batch
+        normalization, for which it stands in. It wants `FlowModel.initialize` or `fit`.
+      batch_normalization: whether a `BatchNorm` follows each coupling, as in the paper: in training
+        by the moments of the batch, elsewhere by running ones. Default: not.
       base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
       support: where the data lie: `None` (default) for all reals, `"positive"`, or `(low, high)`,
@@ -103,8 +106,8 @@ def real_nvp(
       TypeError: if the seed is no integer, or an argument is neither of `real_nvp` nor of its
         map.
       ValueError: for an event shape of another rank or of odd size, an argument for events of
-        the other rank, an unknown mask or map, a count below 1, a negative seed, `stacked=True`
-        for images.
+        the other rank, an unknown mask or map, a count below 1, a negative seed, ActNorm and
+        batch normalization at once, `stacked=True` for images or with batch normalization.
 
     >>> flow = real_nvp([4], num_couplings=2, hidden_units=(8,), seed=0)
     >>> flow.sample(3, seed=[0, 1]).shape
@@ -112,7 +115,7 @@ def real_nvp(
 
     References:
       L. Dinh, J. Sohl-Dickstein, S. Bengio, Density estimation using Real NVP, 2017,
-      arXiv:1605.08803, sections 3.4-3.6. Splines: C. Durkan et al., Neural spline flows, 2019,
+      arXiv:1605.08803, sections 3.4-3.7. Splines: C. Durkan et al., Neural spline flows, 2019,
       arXiv:1906.04032.
     """
     shape = event_of(event_shape, (1, 3), "real_nvp")
@@ -153,10 +156,20 @@ def real_nvp(
         # As the paper has it: from data to latent it scales, then shifts.
         elementwise_kwargs = {"shift_first": True, **bounds, **elementwise_kwargs}
     elementwise = elementwise_of(real_nvp, elementwise, elementwise_kwargs)
+    if actnorm and batch_normalization:
+        raise ValueError(
+            "flows.real_nvp: actnorm and batch_normalization stand in for each other, got both. "
+            "Leave one of them out."
+        )
+    normalization = None
+    if batch_normalization:
+        normalization = bijectors.BatchNorm
+    elif len(shape) == 3 if actnorm is None else actnorm:
+        normalization = bijectors.ActNorm
     couplings = _Couplings(
         elementwise,
         activation=activation,
-        actnorm=len(shape) == 3 if actnorm is None else actnorm,
+        normalization=normalization,
         conditioner=conditioner,
         context_size=context_size,
         seed=seed,
@@ -186,7 +199,10 @@ def real_nvp(
             stacked,
             "flows.real_nvp",
             dtype,
-            unequal=by_own_networks(conditioner),
+            unequal=[
+                *by_own_networks(conditioner),
+                *(["batch_normalization=True"] if batch_normalization else []),
+            ],
         )
     else:
         num_scales = sizes["num_scales"]
@@ -222,10 +238,12 @@ def real_nvp(
 class _Couplings:
     """Makes the couplings of one flow; all lists run from the data to the latent."""
 
-    def __init__(self, elementwise, *, activation, actnorm, conditioner, context_size, seed, dtype):
+    def __init__(
+        self, elementwise, *, activation, normalization, conditioner, context_size, seed, dtype
+    ):
         self._elementwise = elementwise
         self._conditioner = conditioner
-        self._actnorm = actnorm
+        self._normalization = normalization
         self._dtype = dtype
         self.next_seed = SeedStream(seed, "real_nvp")
         self._network = {
@@ -302,8 +320,9 @@ class _Couplings:
                 name=f"coupling_{n}",
             )
         ]
-        if self._actnorm:
+        if self._normalization is not None:
             # On the data side: it normalizes what the coupling is about to see.
-            actnorm = bijectors.ActNorm(mask.shape[-1], dtype=self._dtype, name=f"actnorm_{n}")
-            parts.insert(0, actnorm)
+            kind = {bijectors.ActNorm: "actnorm", bijectors.BatchNorm: "batch_norm"}
+            name = f"{kind[self._normalization]}_{n}"
+            parts.insert(0, self._normalization(mask.shape[-1], dtype=self._dtype, name=name))
         return parts

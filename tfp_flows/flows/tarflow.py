@@ -35,8 +35,9 @@ def tarflow(
     transformer; sampling goes patch by patch through each block, with keys and values kept, and
     takes a few density passes. The defaults are those of the paper's small set-up for MNIST.
 
-    Of the paper's recipe this is the flow alone. Its noise of 0.05 to 0.15 in training is
-    yours to add to the data; its denoising step and class guidance are not here.
+    This is the flow. The rest of the paper's recipe for samples: noise in training and a step back
+    from it, `objectives.NoisyLikelihood(noise_std, drop_label)` and its `denoise`; class guidance,
+    `flows.guided(flow, guidance, annealed_guidance=...)`.
 
     Args:
       event_shape: `[H, W, C]`, or `[T, C]`, whose patches are stretches of time.
@@ -72,7 +73,7 @@ def tarflow(
 
     References:
       S. Zhai et al., Normalizing Flows are Capable Generative Models, 2024, arXiv:2412.06329,
-      section 2.2.
+      sections 2.2 to 2.5.
     """
     shape = event_of(event_shape, (2, 3), "tarflow")
     network = functools.partial(

@@ -1,6 +1,5 @@
 """What all metrics ask of the samples that they are given."""
 
-import importlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,18 +100,3 @@ def slices(num_rows, num_columns, entries=2**22):
     """Slices of rows such that a block of the matrix has about `entries` entries (32 MB)."""
     step = max(1, entries // max(1, num_columns))
     return [slice(n, min(n + step, num_rows)) for n in range(0, num_rows, step)]
-
-
-def optional(module, title):
-    """An optional package's module, or which extra brings it.
-
-    Raises:
-      ImportError: if it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = {"sklearn": "scikit-learn"}.get(module.split(".")[0], module.split(".")[0])
-        raise ImportError(
-            f'{title} needs {package}: pip install "tfp_flows[metrics]" (or pip install {package}).'
-        ) from error

@@ -6,7 +6,8 @@ import warnings
 import numpy as np
 
 from tfp_flows import _checks
-from tfp_flows.metrics._samples import Estimate, optional, two_samples
+from tfp_flows._optional import optional
+from tfp_flows.metrics._samples import Estimate, two_samples
 
 
 def c2st(x, y, *, classifier="mlp", num_folds=5, seed=1):
@@ -56,7 +57,7 @@ def c2st(x, y, *, classifier="mlp", num_folds=5, seed=1):
             f"{title}: x and y must have equally many rows, got {len(x)} and {len(y)}: else "
             "to name the larger always would pass for skill. Cut the longer sample."
         )
-    selection = optional("sklearn.model_selection", title)
+    selection = optional("sklearn.model_selection", title, "metrics")
     chosen = _classifier(classifier, x.shape[1], seed, title)
     constant = (x == x[0]).all(axis=0)
     if constant.all() and (y == x[0]).all():
@@ -85,7 +86,9 @@ def _classifier(classifier, size, seed, title):
         )
     _checks.one_of(classifier, ("mlp", "gradient_boosting"), "classifier", title)
     if classifier == "mlp":
-        return optional("sklearn.neural_network", title).MLPClassifier(
+        return optional("sklearn.neural_network", title, "metrics").MLPClassifier(
             hidden_layer_sizes=(10 * size, 10 * size), max_iter=10_000, random_state=seed
         )
-    return optional("sklearn.ensemble", title).HistGradientBoostingClassifier(random_state=seed)
+    return optional("sklearn.ensemble", title, "metrics").HistGradientBoostingClassifier(
+        random_state=seed
+    )

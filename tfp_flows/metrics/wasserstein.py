@@ -5,7 +5,8 @@ import math
 import numpy as np
 
 from tfp_flows import _checks
-from tfp_flows.metrics._samples import Estimate, optional, slices, two_samples
+from tfp_flows._optional import optional
+from tfp_flows.metrics._samples import Estimate, slices, two_samples
 
 # The assignment takes rows^2 numbers of memory and up to rows^3 steps: 128 MB and seconds here.
 _ROWS_OF_ASSIGNMENT = 4000
@@ -57,8 +58,8 @@ def wasserstein(x, y, *, p=1):
             f"{title}: {what} make an assignment of {rows}, more than {_ROWS_OF_ASSIGNMENT}. Cut "
             "both samples to one smaller number, or take metrics.sliced_wasserstein."
         )
-    optimize = optional("scipy.optimize", title)
-    distance = optional("scipy.spatial.distance", title)
+    optimize = optional("scipy.optimize", title, "metrics")
+    distance = optional("scipy.spatial.distance", title, "metrics")
     # A row of weight 1/n is rows/n rows of weight 1/rows; some optimal plan moves them whole.
     cost = distance.cdist(np.repeat(x, rows // len(x), 0), np.repeat(y, rows // len(y), 0)) ** p
     return float(cost[optimize.linear_sum_assignment(cost)].mean() ** (1.0 / p))

@@ -13,6 +13,7 @@ from tfp_flows.bijectors import (
     InverseAutoregressive,
     MaskedAutoregressive,
     Rescale,
+    stepwise,
     stock,
 )
 
@@ -43,31 +44,45 @@ class Completion(typing.NamedTuple):
 
 
 def is_triangular(road, given):
-    """Whether the given entries of data are a function of the same entries of latents alone.
+    """Whether hidden entries can be drawn in the order of the flow.
 
-    Then these latents are known, and the others are as they are in the base. It is so if in no
-    part a given entry depends on one that is not.
+    That is, whether the given entries of data are a function of the same entries of latents alone.
+    Then these latents are known, and the others are as they are in the base, or as this draws them
+    given the known ones. It is so if in no part a given entry depends on one that is not.
 
     Args:
       road: that of the distribution.
-      given: Boolean array of the event shape.
+      given: Boolean array of the event shape, or, of a density by itself, of the shape of data.
     """
-    base = road.base
-    independent = isinstance(base, stock.Independent) and base.distribution.event_shape.rank == 0
-    if given.ndim != 1 or not independent or road.base_ndims != 1:
+    if road.steps and given.ndim != road.event_ndims:
+        return False
+    if road.base_ndims != road.event_ndims or not _comes_first_in(road.base, given):
         return False
     return all(_keeps_apart(step.bijector, given) for step in road.steps)
 
 
+def _comes_first_in(base, given):
+    if hasattr(base, "can_complete"):
+        return base.can_complete(given)
+    if given.ndim != base.event_shape.rank:
+        return False
+    return isinstance(base, stock.Independent) and base.distribution.event_shape.rank == 0
+
+
 def _keeps_apart(part, given):
     if isinstance(part, Coupling):
+        if part.mask.shape != given.shape:
+            return False
         # Either nothing hidden is looked at, or nothing given is changed.
         return bool(given[part.mask].all() or not given[~part.mask].any())
     if isinstance(part, (MaskedAutoregressive, InverseAutoregressive)):
         degrees = getattr(part.conditioner, "input_degrees", None)
-        if degrees is None or not given.any() or given.all():
-            return degrees is not None
-        return bool(degrees[given].max() < degrees[~given].min())
+        if degrees is None:
+            places = stepwise.places_of(part.conditioner, given.shape, part.name)
+            return places is not None and stepwise.comes_first(places, given)
+        if not given.any() or given.all():
+            return True
+        return given.ndim == 1 and bool(degrees[given].max() < degrees[~given].min())
     if isinstance(part, FlowBijector):
         return isinstance(part, _ELEMENTWISE) or part.forward_min_event_ndims == 0
     ndims = part.forward_min_event_ndims, part.inverse_min_event_ndims

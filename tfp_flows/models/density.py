@@ -285,17 +285,18 @@ class Density:
     ):
         """Draws of the hidden entries of data given the others.
 
-        Exact where the order of the flow allows: where no given entry depends on a hidden one, as
-        in a `flows.maf(order="same")` with the first entries given, or in a coupling with the
-        half that it passes through. Exact, too, for a `TableDistribution`. Otherwise by annealed
+        Exact where the order of the model allows: where no given entry depends on a hidden one, as
+        in a `flows.maf(order="same")` with the first entries given, in a `flows.pixel_cnn` of one
+        block, or with an output, given the upper rows, or in a coupling with the half that it
+        passes through. Exact, too, for a `TableDistribution`. Other flows draw by annealed
         importance sampling, whose draws are worth fewer independent ones: their effective sample
         size, of `num_particles` weighted ones, is returned, and refused where it is too low. It
         sees by the weights that particles are few in some place; not that there is a place where
-        none is.
+        none is. An `AutoregressiveDistribution` refuses what its order does not allow.
 
         Args:
           x: data, as `log_prob`; hidden entries may be anything, NaN too. Integers of a model that
-            dequantizes get the noise of scores.
+            dequantizes get the noise of scores, and its draws are continuous.
           mask: Boolean, of the shape of one event or of `x`: `True` where an entry is given.
           n: `int >= 1`, number of draws for each row.
           context: as `log_prob`.
@@ -305,12 +306,12 @@ class Density:
           least: least effective sample size, as a share of `num_particles`.
 
         Returns:
-          A `Completion`: `draws`, `[n, ..., *event_shape]`, continuous, and
+          A `Completion`: `draws`, `[n, ..., *event_shape]`, of the distribution's dtype, and
           `effective_sample_size`, `[...]`.
 
         Raises:
-          TypeError, ValueError: for a mask of another kind or shape, or a distribution of discrete
-            values that has no `complete` of its own.
+          TypeError, ValueError: for a mask of another kind or shape, or one that the order of a
+            discrete distribution does not allow.
           RuntimeError: if the effective sample size of a row is too low.
 
         References: R. Neal, Annealed importance sampling, 2001, Statistics and Computing 11.
@@ -323,8 +324,7 @@ class Density:
         num_particles = integer(num_particles, "num_particles", title, least=n)
         x = tf.convert_to_tensor(as_array(x, self._example.dtype))
         mask = completion.check_mask(mask, x, self.event_shape, title)
-        if x.dtype.is_floating:  # What is hidden is not looked at.
-            x = tf.where(mask, x, tf.zeros([], x.dtype))
+        x = tf.where(mask, x, tf.zeros([], x.dtype))  # What is hidden is not looked at.
         x, context = self._data("complete", x, context)
         x, batch = self._prepare(x), x.shape[: x.shape.rank - self.event_shape.rank]
         if hasattr(self.distribution, "complete"):
@@ -333,14 +333,16 @@ class Density:
             draws = self.distribution.complete(rows, seed=stateless_seed(seed))
             draws = tf.reshape(draws, [n, *batch, *self.event_shape])
             return completion.Completion(draws, tf.fill(batch, tf.cast(n, x.dtype)))
+        if completion.is_triangular(self._road, mask):
+            draws = self._completed_exactly(x, mask, n, context, stateless_seed(seed))
+            return completion.Completion(draws, tf.fill(batch, tf.cast(n, self._example.dtype)))
         if not self._example.continuous:
             raise ValueError(
                 f"{title}: the distribution '{self.distribution.name}' is discrete, or has no "
-                "gradient to search by, and no method `complete` of its own."
+                "gradient to search by, and draws hidden entries in its own order, if it has one "
+                "step by step: all given entries must come before the hidden ones. In the order "
+                "of images, give the upper rows."
             )
-        if mask.shape == tuple(self.event_shape) and completion.is_triangular(self._road, mask):
-            draws = self._completed_exactly(x, mask, n, context, stateless_seed(seed))
-            return completion.Completion(draws, tf.fill(batch, tf.cast(n, x.dtype)))
         sizes = num_particles, num_steps, n
 
         def annealed(x, given, context, seed):
@@ -363,14 +365,27 @@ class Density:
 
     def _completed_exactly(self, x, mask, n, context, seed):
         """Latents of the given entries from the data, the others from the base."""
-        batch = x.shape[: x.shape.rank - self.event_shape.rank]
-        shape = tf.constant([n, *batch], tf.int32)
-        latents = self._road.base_sample(shape, seed, context)
-        # Anything that has a density will do for what is hidden: nothing given depends on it.
-        filled = tf.where(mask, x, self._road.forward(latents, context))
-        known = self._road.inverse(filled, context)
-        draws = self._road.forward(tf.where(mask, known, latents), context)
-        return tf.where(mask, x, draws)
+        road = self._road
+        in_order = hasattr(road.base, "complete_in_order")
+
+        def completed(x, mask, context, seed):
+            whole = tf.concat([[n], tf.shape(x)], 0)
+            shape = whole[: tf.size(whole) - self.event_shape.rank]
+            if in_order and not road.steps:
+                known = tf.broadcast_to(x, whole)
+            else:
+                latents = road.base_sample(shape, seed, context)
+                # Anything that has a density will do for what is hidden, on which nothing given
+                # depends.
+                known = road.inverse(tf.where(mask, x, road.forward(latents, context)), context)
+            if in_order:
+                latents = road.base_completed(known, mask, seed, context)
+            else:
+                latents = tf.where(mask, known, latents)
+            return tf.where(mask, x, road.forward(latents, context))
+
+        function = self._function(f"complete_exactly_{n}", completed, x.shape.rank, context)
+        return tf.ensure_shape(function(x, mask, context, seed), [n, *x.shape])
 
     def _annealed(self, x, given, context, seed, num_particles, num_steps, n):
         event = self.event_shape.as_list()

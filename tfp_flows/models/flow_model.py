@@ -22,6 +22,7 @@ from tfp_flows.models.inputs import (
     as_array,
     check_data,
     first_batch,
+    first_of,
     is_arrays,
     raise_empty,
     unpack,
@@ -449,7 +450,8 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                 "`sample_weight`."
             )
         x, y, kwargs["sample_weight"] = self._arrays(x, y, kwargs.get("sample_weight"))
-        warn_of_discrete(x, self._example)
+        if not self.objective.adds_noise:
+            warn_of_discrete(x, self._example)
         warn_of_scale(x, self._road, self._example)
         self._build_embedding(x, y)
         if kwargs.get("validation_data") is not None:
@@ -482,7 +484,8 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
 
         Args:
           batch: `x`, `(x, context)` or `{"x": ..., "context": ...}`; a few hundred rows give
-            steady moments. Of a `tf.data.Dataset` the first batches are taken, 128 rows or more.
+            steady moments. Of a `tf.data.Dataset` the first batches are taken, 128 rows or more;
+            if it has a `cache()`, that is filled.
             Parts that are initialised already, by an earlier call or a restored checkpoint, stay
             as they are. Of a conditional model `x` alone will do, with a context of zeros:
             networks that are fresh make no difference between contexts.
@@ -560,7 +563,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         x = self._arrays(x)[0]
         # Only where the size does not tell: a second iterator moves on a seeded shuffle.
         unknown = isinstance(x, tf.data.Dataset) and int(x.cardinality()) < -1
-        if unknown and not list(x.take(1)):
+        if unknown and not first_of(x, 1):
             raise_empty(self._example)
         if datasets.cast_by_keras(x, self._example.dtype):
             x, batch_size = datasets.in_order(x, None, None, batch_size), None

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfp_flows._private import caches_of
 from tfp_flows.bijectors import context as contexts
 
 # Means and deviations beyond this are not those of standardized data.
@@ -387,6 +388,22 @@ def arrays(x, context, weight, example, batched=True):
     return with_weights(x, context, weight, example)
 
 
+def first_of(dataset, count):
+    """The first elements of a dataset, as a list; its caches are full then.
+
+    What is read of an unfinished cache is thrown away, with a warning, and with a file there is
+    another: so it is read to its end first, as the first epoch would. An unknown size is taken to
+    be finite, as a cache has to hold it.
+    """
+    for cache in caches_of(dataset):
+        if int(cache.cardinality()) != tf.data.INFINITE_CARDINALITY:
+            for _ in cache:
+                pass
+    # By `take`: what TensorFlow reads ahead of a bare iterator differs from run to run, and every
+    # epoch of `shuffle(seed=...)` that it begins moves on the seeds.
+    return list(dataset.take(count))
+
+
 def first_batch(x, y, example, batch_size=None, training=1.0, rows=512):
     """Rows to initialise from: the first of a dataset, 128 or more, or random ones of an array.
 
@@ -394,14 +411,12 @@ def first_batch(x, y, example, batch_size=None, training=1.0, rows=512):
     keeps the last ones for validation.
     """
     if isinstance(x, tf.data.Dataset):
-        # By `take`: what TensorFlow reads ahead of a bare iterator differs from run to run, and
-        # every epoch of `shuffle(seed=...)` that it begins moves on the seeds.
-        batches = list(x.take(1))
+        batches = first_of(x, 1)
         if not batches:
             raise_empty(example)
         found = len(tf.nest.flatten(batches[0])[0])
         if 0 < found < 128:
-            batches = list(x.take(-(-128 // found)))
+            batches = first_of(x, -(-128 // found))
         return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *batches)
     if not is_arrays(x):
         if isinstance(x, keras.utils.PyDataset):

@@ -343,7 +343,9 @@ class Steps:
 
         def step(iterator):
             if self._start is not None and self._start.skips(iterator, self.metrics):
-                return self.get_metrics_result()
+                results = self.get_metrics_result()
+                # As `_update_metrics`: a step for another objective computes no likelihood.
+                return results if self._objective is None else {"loss": results["loss"]}
             return function(iterator)
 
         return step

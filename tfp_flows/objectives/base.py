@@ -43,6 +43,11 @@ class Objective(abc.ABC):
         """Whether XLA can compile it."""
         return True
 
+    @property
+    def adds_noise(self):
+        """Whether it adds noise to the data, which may then be whole numbers."""
+        return False
+
     def check(self, distribution, title):
         """Raises a `ValueError` if a distribution cannot have this objective.
 

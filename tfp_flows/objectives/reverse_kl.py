@@ -4,15 +4,14 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows._checks import positive_integer
 from tfp_flows.bijectors.road import Road
-from tfp_flows.objectives.base import Objective
+from tfp_flows.objectives._drawn import Drawn
 
 tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
-class ReverseKL(Objective):
+class ReverseKL(Drawn):
     """The divergence from an unnormalised density: variational inference, which needs no data.
 
         loss = E over x from q of (log q(x) - log p~(x)) = KL(q || p) - log Z
@@ -61,41 +60,22 @@ class ReverseKL(Objective):
                 "ReverseKL: target must be a function of x that returns log-densities, or a "
                 f"tfd.Distribution, got {type(target).__name__}."
             )
-        self.target, self.seed, self.lacks = target, seed, lacks
-        self._num_samples = positive_integer(num_samples, "num_samples", "ReverseKL")
+        super().__init__(num_samples, seed, lacks)
+        self.target = target
 
     def get_config(self):
         """The constructor's arguments."""
-        return {
-            "target": self.target,
-            "num_samples": self.num_samples,
-            "seed": self.seed,
-            "lacks": self.lacks,
-        }
+        return {"target": self.target, **super().get_config()}
 
     def without_target(self, reason):
         """The same without the target, and why."""
         return ReverseKL(None, num_samples=self.num_samples, seed=self.seed, lacks=reason)
 
-    @property
-    def needs_data(self):
-        """None."""
-        return False
-
-    @property
-    def num_samples(self):
-        """Rows a step."""
-        return self._num_samples
-
     def check(self, distribution, title):
         """Refuses what has no gradient through its samples, and conditional distributions."""
         road = Road(distribution)
-        if road.context_shapes is not None:
-            raise ValueError(
-                f"{title}: ReverseKL is for one target, but the distribution takes a context. "
-                "Build it without context_size; an amortised posterior belongs into a "
-                "distributions.VAE."
-            )
+        amortised = "; an amortised posterior belongs into a distributions.VAE"
+        self._refuse_context(distribution, title, "one target", amortised)
         if road.base.reparameterization_type != tfd.FULLY_REPARAMETERIZED:
             raise ValueError(
                 f"{title}: ReverseKL differentiates through samples, which the base "
@@ -104,15 +84,8 @@ class ReverseKL(Objective):
 
     def loss(self, distribution, batch, seed):
         """log q - log p~ of fresh samples."""
-        if self.target is None:
-            raise ValueError(
-                f"ReverseKL: the target is not in the file that this model was loaded from: "
-                f"{self.lacks} Build a FlowModel of its distribution with "
-                "objective=objectives.ReverseKL(target)."
-            )
-        if self.seed is not None:
-            seed = tf.random.experimental.stateless_fold_in(seed, self.seed)
-        x, log_q = Road(distribution).sample_and_log_prob(batch[tf.newaxis], seed)
+        self._refuse_lack(self.target, "target")
+        x, log_q = Road(distribution).sample_and_log_prob(batch[tf.newaxis], self._seed_of(seed))
         act = self.target.log_prob if isinstance(self.target, tfd.Distribution) else self.target
         log_p = tf.convert_to_tensor(act(x))
         if log_p.shape.rank != 1 or not log_p.shape.is_compatible_with(log_q.shape):

@@ -98,8 +98,7 @@ class UniformDequantization(StochasticTransform):
 
     def draw_noise(self, shape, seed, event_shape):
         """Noise `[*shape, *event_shape]` for `inverse`: see `StochasticTransform`."""
-        shape = tf.concat([shape, event_shape], axis=0)
-        return tf.random.stateless_uniform(shape, seed, dtype=self.dtype)
+        return tf.random.stateless_uniform([*shape, *event_shape], seed, dtype=self.dtype)
 
     def inverse(self, x, noise, context=None):
         """Returns `x + noise`, below `x + 1`, and 0, its contribution to the log-likelihood."""

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows import conditioners
+from tfp_flows import conditioners, plots
 from tfp_flows._checks import integer, positive_integer
 from tfp_flows.models import FlowModel
 from tfp_flows.models.sampling import stateless_seed
@@ -271,6 +271,30 @@ class TableFlow:
             )
         index = getattr(frame, "index", None)
         return [self._schema.decode(one, index) for one in draws]
+
+    def pairs(self, frame, samples=None, *, columns=None, seed=None, **kwargs):
+        """A pair plot of a frame's rows and of samples: `plots.pairs`, with the schema's levels.
+
+        Args:
+          frame: rows, better such as `fit` has not seen.
+          samples: a frame to compare with. Default: as many rows drawn from the table, at most
+            5,000.
+          columns: names of the columns to draw, at most 12. Default: all.
+          seed: as of `sample`.
+          **kwargs: what else `plots.pairs` takes: `names`, `units`, `limits`, `title`.
+
+        Returns:
+          A `matplotlib.figure.Figure`.
+        """
+        x = self._encoded(frame, "pairs")
+        if samples is None:
+            samples = self.sample(min(len(x), 5000), seed=seed)
+        y = self._encoded(samples, "pairs")
+        # By the schema's codes: every level has its place, also one that is in neither.
+        x, y = (dict(zip(self._schema.names, codes.T, strict=True)) for codes in (x, y))
+        kinds = self._schema.columns.items()
+        levels = {name: column.levels for name, column in kinds if column.levels is not None}
+        return plots.pairs(x, y, columns=columns, levels=levels, **kwargs)
 
     # --- Files. ---
 

@@ -5,13 +5,14 @@ import inspect
 import numpy as np
 
 from tfp_flows.testing import contract, numerics
-from tfp_flows.testing.subject import Subject
+from tfp_flows.testing.subject import DIRECTIONS, Subject
 
 # Name -> check, in the order in which they run: what explains most comes first.
 CHECKS = {
     "same_seed_same_bijector": contract.same_seed_same_bijector,
     "variables_listed_once": contract.variables_listed_once,
     "round_trips": numerics.round_trips,
+    "other_direction_is_refused": numerics.other_direction_is_refused,
     "log_det_is_reduced": numerics.log_det_is_reduced,
     "log_det_matches_autodiff": numerics.log_det_matches_autodiff,
     "jacobian_zero_pattern": numerics.jacobian_zero_pattern,
@@ -36,6 +37,7 @@ CHECKS = {
 _ANY_DTYPE = {
     "variables_listed_once",
     "one_conditioner_call",
+    "other_direction_is_refused",
     "conditioners_are_autoregressive",
     "copy_shares_variables",
     "calls_change_no_variable",
@@ -53,6 +55,7 @@ def assert_bijector(
     *,
     event_ndims,
     y=None,
+    directions=DIRECTIONS,
     context=None,
     zero_pattern=None,
     conditioner_calls=(1, 1),
@@ -79,6 +82,9 @@ def assert_bijector(
       event_ndims: `int`, rank of one event of `x`.
       y: array of points of the codomain, independent of `x`. Default: drawn from a normal with
         the spread of 3, tails included, in the shape of `forward(x)`.
+      directions: which there are, "forward", "inverse" or both (default). The other one has to
+        raise a `NotImplementedError`; what is left of the checks is done in the one that there is.
+        Of `["inverse"]` alone `x` gives the number and the shape of the events, and `y` the points.
       context: array `[n, context_size]` for a conditional bijector, or of the shape that its
         `context_size` is.
       zero_pattern: boolean matrix `[event size of y, event size of x]`, `True` where
@@ -95,7 +101,8 @@ def assert_bijector(
 
     Raises:
       AssertionError: naming the check that failed.
-      ValueError: for an unknown name in `skip`.
+      ValueError: for an unknown name in `skip`, no or other directions, or a `zero_pattern`
+        without the forward direction.
 
     >>> import tensorflow_probability as tfp
     >>> from tfp_flows import bijectors
@@ -107,6 +114,17 @@ def assert_bijector(
     unknown = sorted(set(skip) - set(CHECKS))
     if unknown:
         raise ValueError(f"assert_bijector: no such checks: {unknown}. There are {list(CHECKS)}.")
+    given = [directions] if isinstance(directions, str) else list(directions)
+    directions = tuple(d for d in DIRECTIONS if d in given)
+    if not directions or set(given) - set(DIRECTIONS):
+        raise ValueError(
+            f"assert_bijector: directions must be among {list(DIRECTIONS)}, got {list(given)}."
+        )
+    if zero_pattern is not None and "forward" not in directions:
+        raise ValueError(
+            "assert_bijector: zero_pattern is of dy/dx, but the bijector has no forward direction. "
+            "Leave it out."
+        )
     x = np.asarray(x)
     if len(x) < 3 or x.ndim != event_ndims + 1:
         raise ValueError(
@@ -131,6 +149,7 @@ def assert_bijector(
             perturbation=perturbation,
             seed=seed,
             reference=reference,
+            directions=directions,
         )
         subject.zero_pattern = zero_pattern
         subject.conditioner_calls = conditioner_calls

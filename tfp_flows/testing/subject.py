@@ -3,6 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
+DIRECTIONS = ("forward", "inverse")
+BACK = {"forward": "inverse", "inverse": "forward"}
+
 
 class Subject:
     """Builds the bijector, perturbs its weights and calls it past TFP's caches.
@@ -15,11 +18,25 @@ class Subject:
       perturbation: standard deviation of the noise on the weights.
       seed: seeds the noise and the points.
       reference: the same bijector in float64, whose Jacobian is the better judge.
+      directions: those that there are.
     """
 
-    def __init__(self, make, x, *, dtype, event_ndims, y, context, perturbation, seed, reference):
+    def __init__(
+        self,
+        make,
+        x,
+        *,
+        dtype,
+        event_ndims,
+        y,
+        context,
+        perturbation,
+        seed,
+        reference,
+        directions=DIRECTIONS,
+    ):
         self.make = make
-        self.dtype = dtype
+        self.dtype, self.directions = dtype, tuple(directions)
         self.rng = np.random.default_rng(seed)
         self._perturbation = perturbation
         self._seed = seed
@@ -29,12 +46,12 @@ class Subject:
         self.x = tf.constant(x, dtype)
         self.event_ndims = {"forward": event_ndims}
         self.event_ndims["inverse"] = self.bijector.forward_event_ndims(event_ndims)
-        image = self.call("forward", self.x)
         if y is None:
+            shape = [len(x), *self.bijector.forward_event_shape(self.x.shape[1:])]
+            if self.directions == DIRECTIONS:  # Then no word of the bijector is taken for it.
+                shape = self.call("forward", self.x).shape
             scale = np.where(np.arange(len(x)) % 2, 3.0, 1.0)
-            y = self.rng.normal(size=image.shape) * scale.reshape(
-                [-1] + [1] * (len(image.shape) - 1)
-            )
+            y = self.rng.normal(size=shape) * scale.reshape([-1] + [1] * (len(shape) - 1))
         self.y = tf.constant(y, dtype)
         # Filled in by assert_bijector.
         self.zero_pattern = None
@@ -74,7 +91,7 @@ class Subject:
         """Values and log-dets of both directions, as arrays."""
         return {
             f"{direction} {what}": act(direction, self.points(direction), bijector).numpy()
-            for direction in ("forward", "inverse")
+            for direction in self.directions
             for what, act in (("value", self.call), ("log-det", self.log_det))
         }
 
