@@ -124,8 +124,9 @@ class NoisyLikelihood(Objective):
         """One step from noisy samples towards the data: `y + noise_std^2 grad log p(y | context)`.
 
         Args:
-          distribution: that was trained, or a guided one.
-          y: tensor or array `[..., *event_shape]`, samples of it.
+          distribution: the one that was trained; a guided one is narrower than the noise, and the
+            step would go too far.
+          y: tensor or array `[..., *event_shape]`, samples of it, or of a guided one.
           context: as `log_prob` of the distribution takes it.
 
         Returns:
