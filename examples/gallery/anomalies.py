@@ -17,11 +17,12 @@ x, benign = load_breast_cancer(return_X_y=True)
 x = np.log(x[:, :10] + 0.01)  # Ten measurements, all of them positive.
 x = ((x - x[benign == 1].mean(axis=0)) / x[benign == 1].std(axis=0)).astype("float32")
 own = x[benign == 1][np.random.default_rng(0).permutation((benign == 1).sum())]
-train, held_out, malignant = own[:250], own[250:], x[benign == 0]
+train, reference, held_out = own[:200], own[200:280], own[280:]
+malignant = x[benign == 0]
 
 # %% [markdown]
-# Few rows want a small flow, and training that ends when held-out rows say so: here a part of the
-# benign ones.
+# Few rows want a small flow, and training that ends when held-out rows say so: here those
+# that rows are compared with afterwards.
 
 # %%
 flow = flows.maf([10], num_layers=3, hidden_units=(24,), seed=0)
@@ -29,15 +30,15 @@ model = FlowModel(flow)
 model.compile(keras.optimizers.AdamW(3e-3, weight_decay=0.1))
 stop = keras.callbacks.EarlyStopping(patience=15, restore_best_weights=True)
 model.fit(
-    train[:200],
-    validation_data=(train[200:],),
+    train,
+    validation_data=(reference,),
     batch_size=25,
     epochs=150,
     verbose=0,
     callbacks=[stop],
 )
 rareness = {"benign, held out": held_out, "malignant": malignant}
-rareness = {k: model.rareness(v, reference=train).numpy() for k, v in rareness.items()}
+rareness = {k: model.rareness(v, reference=reference).numpy() for k, v in rareness.items()}
 
 # %% [markdown]
 # Rows like those of the reference have ranks that are uniform. Malignant ones crowd at the left.

@@ -25,8 +25,8 @@ student = FlowModel(
     flows.real_nvp([2], num_couplings=8, hidden_units=(32, 32), seed=0),
     objective=objectives.Distillation(teacher.distribution, num_samples=128),
 )
-student.compile(keras.optimizers.Adam(3e-3))
-student.fit(steps_per_epoch=400, epochs=1, verbose=0)
+student.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(5e-3, 900)))
+student.fit(steps_per_epoch=900, epochs=1, verbose=0)
 
 # %% [markdown]
 # The same latents, by both: colours tell which latent went where. The student has not only the
