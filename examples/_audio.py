@@ -179,8 +179,10 @@ def _bits(residuals, *choice):
 # --- What one sees and hears. ---
 
 
-def save_wav(path, clip, rate):
-    """Writes int16 samples as a sound file."""
+def save_wav(path, clips, rate):
+    """Writes int16 clips, one after another, as a sound file."""
+    pause = np.zeros(rate // 8, np.int16)
+    clip = np.concatenate([part for clip in clips for part in (clip, pause)])
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -200,14 +202,16 @@ def save_spectrograms(path, rows, names, rate):
     figure, axes = plt.subplots(
         len(rows), len(names), figsize=(2.0 * len(names), 2.4 * len(rows)), squeeze=False
     )
+    for axis, name in zip(axes[0], names, strict=True):
+        axis.set_title(name)
     for line, (title, clips) in zip(axes, rows.items(), strict=True):
-        for axis, clip, name in zip(line, clips, names, strict=True):
+        for axis, clip in zip(line, clips, strict=True):
             # A hiss below one step of the samples: the logarithm of silence is no colour.
             hiss = np.random.default_rng(0).normal(size=len(clip), scale=0.3)
             axis.specgram(
                 clip + hiss, NFFT=128, noverlap=112, Fs=rate, cmap="magma", vmin=-30.0, vmax=50.0
             )
-            axis.set(xticks=[], yticks=[], title=name if line is axes[0] else "")
+            axis.set(xticks=[], yticks=[])
         line[0].set_ylabel(f"{title}\n0 to {rate / 2000:g} kHz")
     for axis, clip in zip(axes[-1], clips, strict=True):
         axis.set_xlabel(f"{len(clip) / rate:.2f} s")

@@ -1,4 +1,4 @@
-# Sourced by tools/demo and tools/test: makes .venv with the given extra of this package.
+# Sourced by tools/demo, tools/test and tools/site/build: makes .venv with an extra of this package.
 # usage: . tools/venv.sh EXTRA
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 python=${PYTHON:-python3}

@@ -2,12 +2,16 @@
 
 import warnings
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 from causal_networks import Passes
 
-from tfp_flows import bijectors, elementwise
+from tfp_flows import FlowModel, bijectors, conditioners, elementwise
+
+tfd = tfp.distributions
 
 MAF, IAF = bijectors.MaskedAutoregressive, bijectors.InverseAutoregressive
 ORDER = [3, 0, 5, 1, 4, 2]
@@ -132,3 +136,16 @@ def test_infinite_values_on_the_way_do_no_harm(points):
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         bijector(**arguments)
+
+
+def test_files_keep_the_tolerance(tmp_path):
+    made = conditioners.MADE(3, 2, hidden_units=(4,), seed=0, zero_output=False)
+    base = tfd.Sample(tfd.Normal(0.0, 1.0), [3])
+    flow = tfd.TransformedDistribution(base, MAF(made, tolerance=1e-30, max_passes=3))
+    model = FlowModel(flow)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.distribution.bijector.parameters["tolerance"] == 1e-30
+    z = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    in_order = MAF(made).forward(z)  # by MADE's own solver
+    np.testing.assert_allclose(again.forward(z), in_order, rtol=1e-5, atol=1e-6)

@@ -95,3 +95,27 @@ def test_wrong_arguments():
     layer(tf.zeros([1, 2, 2, 1]))
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
         layer(tf.zeros([1, 2, 4, 1]))
+
+
+@pytest.mark.parametrize(("p", "num_layers"), [(1, 2), (2, 1)])
+def test_outputs_that_are_not_wanted_are_zero_and_the_others_as_ever(p, num_layers):
+    wanted = np.array([[True, False, True], [False, False, True]])
+    arguments = {
+        "patch_size": p,
+        "width": 8,
+        "num_layers": num_layers,
+        "num_heads": 2,
+        "zero_output": False,
+        "dtype": "float64",
+        "seed": 0,
+    }
+    x = np.random.default_rng(0).normal(size=(2, 2 * p, 3 * p, 2))
+    full, some = VisionTransformer(5, **arguments), VisionTransformer(5, wanted=wanted, **arguments)
+    kept = np.kron(wanted, np.ones([p, p]))[..., np.newaxis]
+    np.testing.assert_allclose(some(x), full(x) * kept, rtol=1e-12, atol=1e-14)
+    again = VisionTransformer.from_config(some.get_config())
+    np.testing.assert_array_equal(again(x), some(x))
+    with pytest.raises(ValueError, match=r"an array of the \[1, 3\] patches, got one of shape"):
+        VisionTransformer(5, wanted=wanted, **arguments)(x[:, :p])
+    with pytest.raises(ValueError, match="some that are, got none"):
+        VisionTransformer(5, wanted=[[False]])

@@ -47,6 +47,7 @@ def test_windows_are_where_they_say(audio):
 def test_a_voice(audio, tmp_path):
     out = tmp_path / "run"
     command = ["--epochs", "2", "--steps", "64", "--clip", "80", "--filters", "4", "--layers", "3"]
+    command += ["--takes", "2"]
     command += ["--batch-size", "8", "--out", str(out), "--quiet", "--learning-rate", "0.02"]
 
     audio.main(command)
@@ -58,10 +59,12 @@ def test_a_voice(audio, tmp_path):
     assert results["difference_of_the_file"] < 1e-5
     assert results["difference_of_the_export"] < 1e-3
     with wave.open(str(out / "sample_heed.wav")) as file:
-        assert (file.getframerate(), file.getnframes(), file.getsampwidth()) == (8000, 80, 2)
-        said = np.frombuffer(file.readframes(80), "<i2")
+        assert (file.getframerate(), file.getsampwidth()) == (8000, 2)
+        assert file.getnframes() == 2 * (80 + 1000)  # Two takes, each with a pause.
+        said = np.frombuffer(file.readframes(2160), "<i2")
+    assert not said[80:1080].any() and (said[:80] != said[1080:1160]).any()
     with wave.open(str(out / "sample_hod.wav")) as file:
-        assert (said != np.frombuffer(file.readframes(80), "<i2")).any()
+        assert (said != np.frombuffer(file.readframes(2160), "<i2")).any()
     assert matplotlib.image.imread(out / "spectrograms.png").shape[0] > 300
     with pytest.raises(SystemExit, match="holds a finished run"):
         audio.main(command)

@@ -37,8 +37,9 @@ class Householder(_Rotation):
         inverse:  x = H_1 ... H_K y
         log|det dy/dx| = 0
 
-    Of `size` reflections every rotation is made (and one that reflects, of as many less one). The
-    product of the reflections is computed once a call, whatever the number of rows and positions.
+    Of `size` reflections every orthogonal matrix is made whose determinant is (-1)^size, and of one
+    less every other. Their product is computed once a call, whatever the number of rows and
+    positions.
 
     It acts on the last axis: `[..., size]` for vectors, `[..., H, W, size]` for images. It mixes
     entries or channels as a permutation does, between couplings say, and cannot change a volume.
@@ -61,7 +62,7 @@ class Householder(_Rotation):
 
     References:
       J. M. Tomczak, M. Welling, Improving variational auto-encoders using Householder flow, 2016,
-      arXiv:1611.09630, equations 8 to 10.
+      arXiv:1611.09630.
     """
 
     vectors = Weight("Variable `[num_reflections, size]`.")
@@ -140,7 +141,7 @@ class Orthogonal(_Rotation):
     References:
       A. Cayley, Sur quelques proprietes des determinants gauches, 1846. As a layer with a fixed
       factor: K. Helfrich, D. Willmott, Q. Ye, Orthogonal recurrent neural networks with scaled
-      Cayley transform, 2018, arXiv:1707.09520, section 3; there the factor is a diagonal of signs.
+      Cayley transform, 2018, arXiv:1707.09520; there the factor is a diagonal of signs.
     """
 
     skew = Weight("Variable `[size (size - 1) / 2]`: the triangle S, row by row.")

@@ -20,8 +20,8 @@ class PeriodicConvolution(FlowBijector):
     from data to latents is a plain convolution. Its log-det, exact, and the way back take a matrix
     of C x C for half of the H W frequencies, once a call, whatever the number of images.
 
-    It is what `InvertibleConv1x1` is to k = 1, and mixes neighbours too. As they, at k > 1, do so
-    across the borders, it suits textures and latents more than pictures with a frame.
+    With k = 1 it is an `InvertibleConv1x1`. With more it mixes neighbours too, and borders with
+    those across: it suits textures, and latents, more than pictures that have a frame.
 
     Args:
       event_shape: `[H, W, C]`, known.
@@ -48,7 +48,7 @@ class PeriodicConvolution(FlowBijector):
 
     References:
       E. Hoogeboom, R. van den Berg, M. Welling, Emerging convolutions for generative normalizing
-      flows, 2019, arXiv:1901.11137, section 3.3 (periodic convolutions).
+      flows, 2019, arXiv:1901.11137, the periodic ones.
     """
 
     kernel = Weight("Variable `[k, k, C, C]`.")

@@ -25,25 +25,33 @@ def norm(h, gain, bias):
     return add_bias(broadcast(operator.mul, normed, 1.0 + tf.convert_to_tensor(gain)), bias)
 
 
-def attend(h, num_heads):
-    """Attention of every token to every other.
+def heads(h, num_heads, num_parts):
+    """Splits queries, keys and values.
 
     Args:
-      h: queries, keys and values side by side, `[batch, tokens, 3 * width]`, of static sizes but
-        the first.
+      h: they, side by side, `[batch, tokens, num_parts * width]`, of static sizes but the first.
       num_heads: `int`, of which `width` is a multiple.
+      num_parts: how many of the three there are.
 
     Returns:
-      `[batch, tokens, width]`.
+      A list of `[batch, num_heads, tokens, width / num_heads]`.
     """
-    tokens, width = h.shape[1], h.shape[2] // 3
-    head = width // num_heads
-    parts = tf.reshape(h, [-1, tokens, 3, num_heads, head])
-    query, key, value = tf.unstack(tf.transpose(parts, [2, 0, 3, 1, 4]))
+    tokens, width = h.shape[1], h.shape[2] // num_parts
+    parts = tf.reshape(h, [-1, tokens, num_parts, num_heads, width // num_heads])
+    return tf.unstack(tf.transpose(parts, [2, 0, 3, 1, 4]))
+
+
+def attend(query, key, value):
+    """Attention of the tokens of `query` to all of the others: `[batch, tokens, width]`.
+
+    Args:
+      query, key, value: as `heads` gives them.
+    """
+    num_heads, tokens, head = query.shape[1:]
     scores = tf.matmul(query * (head**-0.5), key, transpose_b=True)
     weights = tf.nn.softmax(at_least_float32(scores))
     mixed = tf.matmul(tf.cast(weights, value.dtype), value)  # [batch, heads, tokens, head]
-    return tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, tokens, width])
+    return tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, tokens, num_heads * head])
 
 
 def at_least_float32(x):

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfp_flows._checks import integer, positive_integer, positive_integers
-from tfp_flows.conditioners.attention import attend, linear, norm
+from tfp_flows.conditioners.attention import attend, heads, linear, norm
 from tfp_flows.conditioners.base import Conditioner, broadcast
 from tfp_flows.conditioners.convolution import add_context, convolve
 
@@ -162,8 +162,8 @@ class GatedConvNet(Conditioner):
         height, width = self._size
         tokens = tf.reshape(h, [-1, height * width, self.filters])
         placed = broadcast(lambda a, b: a + b, tokens, tf.convert_to_tensor(self._positions))
-        heads = attend(linear(placed, *block["attention"]), self.num_heads)
-        out = _gated(linear(heads, *block["mixing"]))
+        mixed = attend(*heads(linear(placed, *block["attention"]), self.num_heads, 3))
+        out = _gated(linear(mixed, *block["mixing"]))
         return tf.reshape(out, [-1, height, width, self.filters])
 
     # --- Context. ---

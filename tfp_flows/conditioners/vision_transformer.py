@@ -4,10 +4,11 @@ import math
 import operator
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfp_flows._checks import positive_integer
-from tfp_flows.conditioners.attention import attend, linear, norm
+from tfp_flows.conditioners.attention import attend, heads, linear, norm
 from tfp_flows.conditioners.base import Conditioner, add_bias, broadcast
 
 
@@ -38,6 +39,9 @@ class VisionTransformer(Conditioner):
       num_heads: `int >= 1`. Default: heads of 64 units, one if `width` is no multiple of 64.
       mlp_ratio: `int >= 1`, width of the hidden layers, in widths. Default: 4.
       activation: name of a Keras activation, or an elementwise callable. Default: `"gelu"`.
+      wanted: Boolean array `[H / patch_size, W / patch_size]`, of the patches whose output is
+        wanted, at least one: the others get 0, and the last layer, of what they see, is computed
+        for these alone. Default: `None`, all.
       context_size: `int >= 1`, size of the context, or `None` (default) for none.
       zero_output: `bool`, whether the last layer starts at zero. Default: `True`.
       seed: `int >= 0` that fixes the initial weights, or `None` (default).
@@ -49,7 +53,8 @@ class VisionTransformer(Conditioner):
     Raises:
       TypeError: if a size or the seed is no integer.
       ValueError: if a size is out of range, the width no multiple of the heads, the height or
-        width of the images not known, no multiple of the patches, or another than at the build.
+        width of the images not known, no multiple of the patches, or another than at the build, or
+        `wanted` of another shape or empty.
 
     >>> layer = VisionTransformer(6, patch_size=2, width=16, num_heads=2, seed=0)
     >>> layer(tf.ones([5, 4, 8, 3])).shape
@@ -71,6 +76,7 @@ class VisionTransformer(Conditioner):
         num_heads=None,
         mlp_ratio=4,
         activation="gelu",
+        wanted=None,
         context_size=None,
         zero_output=True,
         seed=None,
@@ -90,6 +96,13 @@ class VisionTransformer(Conditioner):
                 f"and num_heads={self.num_heads}."
             )
         self._num_outputs = self.output_filters
+        if wanted is not None:
+            self.wanted = np.asarray(wanted, bool).tolist()
+            if not np.any(self.wanted):
+                raise ValueError(
+                    f"{self._title()}: wanted must be a Boolean array of patches with some that "
+                    "are, got none. Leave it out for all."
+                )
 
     def build(self, input_shape):
         """Makes the weights for images of this height, width and number of channels."""
@@ -101,6 +114,11 @@ class VisionTransformer(Conditioner):
                 f"patch_size {p}, got {size}. Pad the images, or use patch_size=1."
             )
         self._grid = size[0] // p, size[1] // p
+        if self.wanted is not None and np.shape(self.wanted) != self._grid:
+            raise ValueError(
+                f"{self._title()}: wanted must be an array of the {list(self._grid)} patches, got "
+                f"one of shape {list(np.shape(self.wanted))}."
+            )
         super().build(input_shape)
 
     def _add_weights(self, input_size):
@@ -152,13 +170,28 @@ class VisionTransformer(Conditioner):
         if context is not None:
             h = add_bias(h, tf.matmul(context, self._context_kernel)[:, tf.newaxis])
         h = broadcast(operator.add, h, tf.convert_to_tensor(self._positions))
-        for block in self._blocks:
-            attended = attend(
-                linear(norm(h, *block["norm_1"]), *block["attention"]), self.num_heads
-            )
-            h += linear(attended, *block["mixing"])
+        places = None if self.wanted is None else np.flatnonzero(self.wanted)
+        for i, block in enumerate(self._blocks):
+            seen = normed = norm(h, *block["norm_1"])
+            if places is not None and i == self.num_layers - 1:
+                h, normed = (tf.gather(t, places, axis=1) for t in (h, normed))
+            h += linear(self._attended(normed, seen, *block["attention"]), *block["mixing"])
             inner = self.activation(linear(norm(h, *block["norm_2"]), *block["hidden"]))
             h += linear(inner, *block["back"])
         out = linear(norm(h, *self._last_norm), self._kernel_out, self._bias_out)
+        if places is not None:
+            # Places that are not wanted take a row of zeros behind the others.
+            rows = np.full(height * width, len(places))
+            rows[places] = np.arange(len(places))
+            out = tf.gather(tf.pad(out, [[0, 0], [0, 1], [0, 0]]), rows, axis=1)
         out = tf.reshape(out, [-1, height, width, out.shape[-1]])
         return tf.nn.depth_to_space(out, p) if p > 1 else out
+
+    def _attended(self, h, seen, kernel, bias):
+        """What the tokens h take of the tokens that they see."""
+        if h is seen:
+            return attend(*heads(linear(h, kernel, bias), self.num_heads, 3))
+        kernel, bias, width = tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias), self.width
+        (query,) = heads(linear(h, kernel[:, :width], bias[:width]), self.num_heads, 1)
+        others = linear(seen, kernel[:, width:], bias[width:])
+        return attend(query, *heads(others, self.num_heads, 2))

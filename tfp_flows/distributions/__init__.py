@@ -6,6 +6,7 @@ A `FlowModel` takes them as it takes a flow, and they may be the base of one.
 from tfp_flows.distributions.augmented import Augmented, Slice
 from tfp_flows.distributions.autoregressive import AutoregressiveDistribution
 from tfp_flows.distributions.conditioned import Conditioned, condition
+from tfp_flows.distributions.ladder import LadderVAE
 from tfp_flows.distributions.made import MADEDistribution
 from tfp_flows.distributions.outputs import (
     BernoulliOutput,
@@ -30,6 +31,7 @@ __all__ = [
     "Conditioned",
     "DiscretizedLogisticMixtureOutput",
     "GaussianMixtureOutput",
+    "LadderVAE",
     "MADEDistribution",
     "NormalOutput",
     "Output",

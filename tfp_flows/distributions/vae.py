@@ -3,23 +3,23 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.context_map import ContextMap
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.proposal import Proposal
 from tfp_flows.bijectors.road import Road, title_of
-from tfp_flows.distributions.autoregressive import AutoregressiveDistribution
+from tfp_flows.distributions.autoencoder import (
+    Autoencoder,
+    check_distribution,
+    context_of,
+    distribution_of,
+)
 from tfp_flows.distributions.conditioned import condition
-from tfp_flows.distributions.given import Given
-from tfp_flows.distributions.outputs import get_output
-from tfp_flows.distributions.sampler import event_of
-from tfp_flows.distributions.stochastic import StochasticDistribution
 from tfp_flows.elementwise import Affine
 
 tfd = tfp.distributions
 
 
-class VAE(StochasticDistribution):
+class VAE(Autoencoder):
     """Variational autoencoder: data from latents, and the latents of data by an encoder.
 
         p(x) = integral of p(z) p(x | z) dz             p(x | z) by decoder(z)
@@ -36,7 +36,8 @@ class VAE(StochasticDistribution):
     `flows.sylvester`, `flows.planar(..., base=flows.gaussian(...))`. What the decoder gives is, by
     `output`, the parameters of every entry, independent of each other given z; or the context of
     a distribution: an autoregressive one (`flows.pixel_cnn(..., context_size=...)`: a PixelVAE),
-    or a flow (an f-VAE).
+    or a flow (an f-VAE). A prior may be a VAE itself, for latents of latents; `LadderVAE` has them
+    inferred from the top down.
 
     Shapes: x `[..., *event_shape]`, z `[..., *latent_shape]`, the prior's event shape. The encoder
     maps `[batch, *event_shape]` to the posterior's context, without a posterior of one's own to
@@ -102,21 +103,22 @@ class VAE(StochasticDistribution):
         self._prior, self._prior_road = prior, self._no_dependency(road)
         if posterior is None:
             posterior = _gaussian(latent, road.dtype)
-        _check_part(posterior, "posterior", title)
+        check_distribution(posterior, "posterior", title)
         if tuple(posterior.event_shape) != latent:
             raise ValueError(
                 f"{title}: the posterior must be over the prior's latents {list(latent)}, got "
                 f"{title_of(posterior)} over {posterior.event_shape.as_list()}. Make them equal."
             )
-        output, given = _output(output, decoder, latent, road.dtype, title, f"{name}_output")
-        parameters["output"] = given
-        _check_part(output, "output", title)
+        output, parameters["output"] = distribution_of(
+            output, decoder, latent, road.dtype, title, f"{name}_output"
+        )
+        check_distribution(output, "output", title)
         self._output, self._output_road = output, self._no_dependency(Road(output))
         self._proposal = Proposal(posterior, output.event_shape, encoder, title)
         self._decoder = Network(
             decoder,
             input_shape=latent,
-            output_shape=_context_shape(self._output_road, output, title),
+            output_shape=context_of(output, title),
             owner=title,
             dtype=road.dtype,
         )
@@ -144,11 +146,6 @@ class VAE(StochasticDistribution):
         return self._proposal.flow
 
     @property
-    def output(self):
-        """The distribution of the data given the decoder's output as its context."""
-        return self._output
-
-    @property
     def encoder(self):
         """The Keras layer from the data to the posterior's context."""
         return self._proposal.layer
@@ -157,11 +154,6 @@ class VAE(StochasticDistribution):
     def decoder(self):
         """The Keras layer from the latents to the output's context."""
         return self._decoder.layer
-
-    @property
-    def num_levels(self):
-        """Of integers 0 to `num_levels - 1` their number; `None` for other data."""
-        return getattr(self._output, "num_levels", None)
 
     def encode(self, x):
         """q(z | x): a `tfd.Distribution` over the latents, whose batch shape is that of `x`.
@@ -185,25 +177,6 @@ class VAE(StochasticDistribution):
 
     # --- Scores and samples. ---
 
-    def terms(self, x, *, seed=None, noise=None):
-        """The terms of the bound, for one draw of the posterior each.
-
-        Args:
-          x: data `[..., *event_shape]`.
-          seed: `int`, or a pair of int32. Default: a fresh one.
-          noise: what one draw is made of, as `draw_noise` gives it without `num_samples`. Default:
-            by the seed.
-
-        Returns:
-          log p(x | z), log p(z) and log q(z | x), each `[...]`, in nats.
-        """
-        x = self._checked(x)
-        rank = x.shape.rank - self.event_shape.rank
-        batch = tf.shape(x)[:rank]
-        if noise is None:
-            noise = self._draw_noise(tf.unstack(batch, rank), tfp.random.sanitize_seed(seed))
-        return self._terms(*self._together(x, noise, None, batch)[:2])
-
     def _draw_noise(self, shape, seed):
         """The posterior's point of its base, and what prior and output draw, if they are bounds."""
         seeds = tfp.random.split_seed(seed, 3)
@@ -220,44 +193,10 @@ class VAE(StochasticDistribution):
         log_prior = self._prior_road.log_prob(z, None, *of_prior)
         return log_output, log_prior, log_posterior
 
-    def _log_prob(self, x, **kwargs):
-        return super()._log_prob(self._checked(x), **kwargs)
-
-    def _log_weight(self, x, noise, context=None):
-        log_output, log_prior, log_posterior = self._terms(x, noise)
-        return log_output + log_prior - log_posterior
-
     def _draw(self, shape, seed, context=None):
         seeds = tfp.random.split_seed(seed)
         z = self._prior_road.sample(shape, seeds[0])
         return self._output_road.sample(shape, seeds[1], self._decoder(z))
-
-    # --- Inside. ---
-
-    def _event_shape(self):
-        return self._output.event_shape
-
-    def _seen(self, x):
-        """Data as the encoder sees them."""
-        x = tf.cast(x, self._prior_road.dtype)
-        entries = getattr(self._output, "output", None)
-        return x if entries is None else entries.to_network(x)
-
-    def _checked(self, x):
-        x = tf.convert_to_tensor(x)
-        event = self._output.event_shape
-        known = x.shape.rank is not None and x.shape.rank >= event.rank
-        if not known or not x.shape[x.shape.rank - event.rank :].is_compatible_with(event):
-            raise ValueError(
-                f"VAE '{self.name}': expected data of shape {contexts.text(event.as_list())}, got "
-                f"{x.shape}. Reshape them, or state it with tf.ensure_shape."
-            )
-        if x.dtype.is_integer and self.dtype.is_floating and self.num_levels is None:
-            raise TypeError(
-                f"VAE '{self.name}': expected {self.dtype.name}, got {x.dtype.name}: integers have "
-                "no density. Give it a discrete output, or cast them."
-            )
-        return tf.ensure_shape(x, x.shape[: x.shape.rank - event.rank] + event)
 
 
 def _gaussian(latent, dtype):
@@ -268,29 +207,9 @@ def _gaussian(latent, dtype):
     return tfd.TransformedDistribution(base, layer, name="posterior")
 
 
-def _output(output, decoder, latent, dtype, title, name):
-    """The distribution of the data given the decoder's output, and what a copy is given for it."""
-    if isinstance(output, tfd.Distribution):
-        return output, output
-    output = get_output(output)
-    shape = event_of(decoder, latent, dtype, title)
-    count = output.num_parameters
-    if shape[-1] % count:
-        raise ValueError(
-            f"{title}: the decoder must give {count} parameters of each entry, a last axis of "
-            f"{count} times the channels, got [batch, {', '.join(map(str, shape))}] for {output!r}."
-        )
-    event = (*shape[:-1], shape[-1] // count)
-    layer = Given(event, count, dtype=dtype.name)
-    return AutoregressiveDistribution(layer, event, output=output, dtype=dtype, name=name), output
-
-
 def _latent_shape(prior, title):
     """The prior's event shape, checked."""
-    if not isinstance(prior, tfd.Distribution):
-        raise TypeError(
-            f"{title}: the prior must be a tfd.Distribution, got {type(prior).__name__}."
-        )
+    check_distribution(prior, "prior", title)
     if prior.batch_shape.rank or not prior.event_shape.is_fully_defined():
         raise ValueError(
             f"{title}: the prior must be one distribution of a known event shape, got batch shape "
@@ -307,22 +226,3 @@ def _latent_shape(prior, title):
             f"{title}: the prior takes a context, and has none here. Build it without context_size."
         )
     return tuple(prior.event_shape.as_list())
-
-
-def _check_part(part, what, title):
-    if not isinstance(part, tfd.Distribution):
-        raise TypeError(
-            f"{title}: the {what} must be a tfd.Distribution, got {type(part).__name__}. Take a "
-            "recipe of tfp_flows.flows with context_size."
-        )
-
-
-def _context_shape(road, part, title):
-    """The shape of the context that a part takes."""
-    if not isinstance(road.context_shapes, tuple):
-        got = "none" if road.context_shapes is None else f"several, {list(road.context_shapes)}"
-        raise ValueError(
-            f"{title}: {title_of(part)} must take one context, which a network here gives it; it "
-            f"takes {got}. Build it with context_size."
-        )
-    return road.context_shapes

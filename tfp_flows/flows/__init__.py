@@ -16,6 +16,7 @@ from tfp_flows.flows.pixel_rnn import pixel_rnn
 from tfp_flows.flows.planar import planar
 from tfp_flows.flows.real_nvp import real_nvp
 from tfp_flows.flows.residual import residual
+from tfp_flows.flows.resnet_vae import resnet_vae
 from tfp_flows.flows.sylvester import sylvester
 from tfp_flows.flows.tarflow import tarflow
 from tfp_flows.flows.wavenet import wavenet
@@ -37,6 +38,7 @@ __all__ = [
     "planar",
     "real_nvp",
     "residual",
+    "resnet_vae",
     "sylvester",
     "tarflow",
     "wavenet",

@@ -109,7 +109,7 @@ def glow(
 
     References:
       D. P. Kingma, P. Dhariwal, Glow: Generative flow with invertible 1x1 convolutions, 2018,
-      arXiv:1807.03039, figure 2 and section 6.1.
+      arXiv:1807.03039, figures 2 and 3.
     """
     shape = event_of(event_shape, (3,), "glow")
     if hidden_filters is None:

@@ -29,7 +29,7 @@ def guided(flow, guidance, *, annealed_guidance=False, null_context=None, name=N
       flow: `tfd.TransformedDistribution` with a context, such as `flows.tarflow(...,
         context_size=10)`: its parts that take one must be autoregressive, around a network that
         runs step by step. Preprocessing around it stays.
-      guidance: `float >= 0`, the w. 0 is the flow itself; the paper tries 1 to 4.
+      guidance: `float >= 0`, the w. 0 is the flow itself.
       annealed_guidance: `bool`, whether the guidance rises from 0 at the first step to w at the
         last. Default: `False`.
       null_context: what stands for no context, as in `objectives.NoisyLikelihood`. Default: zeros.

@@ -35,9 +35,9 @@ def iaf(
     `bijectors.InverseAutoregressive`).
 
     Args:
-      event_shape, num_layers, hidden_units, elementwise, order, degrees, activation, residual,
-        base, trainable_base, support, context_size, stacked, seed, dtype, **elementwise_kwargs: as
-          `flows.maf`.
+      event_shape, num_layers, hidden_units, elementwise, order, degrees: as `flows.maf`.
+      activation, residual, base, trainable_base, support, context_size, stacked: as `flows.maf`.
+      seed, dtype, **elementwise_kwargs: as `flows.maf`.
       normalization: as `flows.maf`. Both kinds are set by data that pass from the data to the
         latent; leave it out where the flow is only sampled, as in variational inference.
       name: name of the distribution.

@@ -78,7 +78,8 @@ def jet(
 
     References: A. Kolesnikov, A. S. Pinto, M. Tschannen, Jet: a modern transformer-based
     normalizing flow, 2024, arXiv:2412.15129. Departures: both halves of the patches of a spatial
-    coupling go through the network, those to be transformed as zeros; a `rate` that falls with
+    coupling go through the network, those to be transformed as zeros, of whose outputs the last
+    layer computes theirs alone; a `rate` that falls with
     depth and width (see `elementwise.Affine`), so that Adam at its default trains any of them.
     """
     shape = event_of(event_shape, (3,), "jet")
@@ -114,16 +115,17 @@ def jet(
         rng = np.random.default_rng(next_seed())
         if every > 1 and n % every == channels_per_spatial:
             mask = masks.checkerboard(patches, flip=bool(num_spatial % 2))
-            num_spatial, changed = num_spatial + 1, patches[-1]
+            num_spatial, changed, wanted = num_spatial + 1, patches[-1], ~mask[..., 0]
         else:
             passed = rng.permutation(patches[-1])[: (patches[-1] + 1) // 2]
             mask = np.broadcast_to(masks.explicit(passed, patches[-1]), patches)
-            changed = patches[-1] - len(passed)
+            changed, wanted = patches[-1] - len(passed), None
         conditioner = conditioners.VisionTransformer(
             changed * affine.num_parameters,
             width=width,
             num_layers=num_layers,
             num_heads=num_heads,
+            wanted=wanted,
             context_size=context_size,
             seed=next_seed(),
             dtype=policy,

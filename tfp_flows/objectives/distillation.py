@@ -62,7 +62,7 @@ class Distillation(Drawn):
 
     References:
       D. Baranchuk, V. Aliev, A. Babenko, Distilling the knowledge from conditional normalizing
-      flows, 2021, arXiv:2106.12699, section 3: the error on pairs, for feed-forward students,
+      flows, 2021, arXiv:2106.12699: the error on pairs, for feed-forward students,
       which have no density.
     """
 

@@ -13,10 +13,12 @@ from tfp_flows.objectives.base import Objective
 class ELBO(Objective):
     """The negative evidence lower bound of a VAE, its divergence weighted and with free bits.
 
-        loss = -log p(x | z) + beta * max(free_bits, KL),   KL = log q(z | x) - log p(z)
+        loss = -log p(x | z) + beta * sum_l max(free_bits, KL_l)
+        KL_l = log q(z_l | ...) - log p(z_l | ...)
 
-    with one z of the posterior a row, and KL in the maximum the mean over the rows of the batch;
-    without free bits there is no maximum, and the gradient is unbiased.
+    with one z of the posterior a row, and KL in the maximum the mean over the rows of the batch.
+    The sum is over the layers of latents of a `distributions.LadderVAE`; a `VAE` has one. Without
+    free bits there is no maximum, and the gradient is unbiased.
     At the defaults it is what a VAE is trained for without an objective, `-log_prob`. The weights
     are for training alone: `log_prob`, and "nats" in `evaluate`, stay the bound.
 
@@ -31,7 +33,7 @@ class ELBO(Objective):
 
     Args:
       beta: number >= 0. Above 1: a beta-VAE.
-      free_bits: number >= 0, in nats of all latents together. Default: 0.
+      free_bits: number >= 0, in nats, of each layer of latents. Default: 0.
 
     Raises:
       TypeError, ValueError: for numbers out of range; by `FlowModel`, for a distribution that is
@@ -47,7 +49,7 @@ class ELBO(Objective):
 
     References:
       Free bits: D. P. Kingma et al., Improving variational inference with inverse autoregressive
-      flow, 2016, arXiv:1606.04934, appendix C.8, equation 15, with one group of all latents.
+      flow, 2016, arXiv:1606.04934, appendix C.8, equation 15; here a group is a layer.
       Warm-up: S. R. Bowman et al., Generating sentences from a continuous space, 2016,
       arXiv:1511.06349, section 3.1. beta: I. Higgins et al., beta-VAE, 2017.
     """
@@ -70,7 +72,7 @@ class ELBO(Objective):
         """Refuses what is no VAE."""
         if not hasattr(distribution, "terms"):
             raise ValueError(
-                f"{title}: objectives.ELBO is for a distributions.VAE, got "
+                f"{title}: objectives.ELBO is for a distributions.VAE or LadderVAE, got "
                 f"{type(distribution).__name__} '{distribution.name}'. Leave the objective out."
             )
         if distribution.num_samples is not None:
@@ -88,9 +90,11 @@ class ELBO(Objective):
         """The weighted terms of each row; `seed` is what the VAE's `draw_noise` gave."""
         log_output, log_prior, log_posterior = distribution.terms(batch[0], noise=seed)
         divergence = log_posterior - log_prior
-        free = tf.constant(self.free_bits, divergence.dtype)
         if self.free_bits:
-            divergence = tf.where(tf.reduce_mean(divergence) > free, divergence, free)
+            free = tf.constant(self.free_bits, divergence.dtype)
+            divergence = tf.where(tf.reduce_mean(divergence, axis=0) > free, divergence, free)
+        if divergence.shape.rank > 1:
+            divergence = tf.reduce_sum(divergence, axis=1)
         return tf.cast(self._beta, divergence.dtype) * divergence - log_output
 
 

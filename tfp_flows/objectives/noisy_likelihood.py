@@ -47,7 +47,8 @@ class NoisyLikelihood(Objective):
         Default: 0; the paper has 0.1.
       null_context: what stands for no context: array of the context's shape or one that broadcasts
         to it, or a dictionary of them by name. Default: zeros. Of one-hot labels of K classes
-        `[1 / K] * K` is the mean of their embeddings, as the paper has it.
+        `[1 / K] * K` is the mean of their embeddings, as the paper has it. With a `context_network`
+        it takes the place of what that gives.
 
     Raises:
       TypeError: if a number is none.
@@ -125,8 +126,9 @@ class NoisyLikelihood(Objective):
         """One step from noisy samples towards the data: `y + noise_std^2 grad log p(y | context)`.
 
         Args:
-          distribution: that was trained, or a guided one.
-          y: tensor or array `[..., *event_shape]`, samples of it.
+          distribution: the one that was trained; a guided one is narrower than the noise, and the
+            step would go too far.
+          y: tensor or array `[..., *event_shape]`, samples of it, or of a guided one.
           context: as `log_prob` of the distribution takes it.
 
         Returns:

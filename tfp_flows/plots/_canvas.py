@@ -1,5 +1,8 @@
 """What all pictures share: an empty figure, colours, labels, numbers."""
 
+import functools
+import io
+
 import numpy as np
 
 from tfp_flows._optional import optional
@@ -25,7 +28,16 @@ def figure_of(title, rows, columns, size, **kwargs):
       ImportError: if matplotlib is not installed.
     """
     figure = optional("matplotlib.figure", title, "plots").Figure(size, layout="constrained")
+    # A notebook learns how to show a figure from pyplot alone. (An attribute, of a kind that can be
+    # pickled: the class is matplotlib's, which is not imported before.)
+    figure._repr_png_ = functools.partial(_png, figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
+
+
+def _png(figure):
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def array_of(values, name, title, rank=None, missing=False):

@@ -27,6 +27,8 @@ def images(x, *, columns=8, low=None, high=None):
     >>> noise = np.random.default_rng(0).integers(0, 256, [6, 4, 4, 1], "uint8")
     >>> len(images({"noise": noise, "more": noise[::-1]}, columns=3).axes)
     2
+    >>> images(noise)._repr_png_()[1:4]  # what a notebook shows
+    b'PNG'
     """
     owner = "plots.images"
     columns = _checks.positive_integer(columns, "columns", owner)
