@@ -110,7 +110,9 @@ class NoisyLikelihood(Objective):
         if context is not None and self.drop_label:
             chance = tf.random.stateless_uniform(tf.shape(x)[:1], seeds[1])
             context = self._without(context, chance < self.drop_label)
-        return -Road(distribution).log_prob(x + self.noise_std * noise, context)
+        road, own = Road(distribution), tf.random.experimental.stateless_fold_in(seed, 1)
+        drawn = road.draw_noise([tf.shape(x)[0]], own)
+        return -road.log_prob(x + self.noise_std * noise, context, drawn)
 
     def _without(self, context, dropped):
         def of_rows(tensor, nothing):
