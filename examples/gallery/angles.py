@@ -13,6 +13,8 @@ import tensorflow_probability as tfp
 
 from tfp_flows import FlowModel, flows
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 rng = np.random.default_rng(0)
 first = rng.vonmises(np.pi, 1.5, 6000)  # Half of it lies on either side of the cut.
 second = rng.vonmises(2 * first, 6.0)

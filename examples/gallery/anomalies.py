@@ -13,6 +13,8 @@ from sklearn.metrics import roc_auc_score
 
 from tfp_flows import FlowModel, flows
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 x, benign = load_breast_cancer(return_X_y=True)
 x = np.log(x[:, :10] + 0.01)  # Ten measurements, all of them positive.
 x = ((x - x[benign == 1].mean(axis=0)) / x[benign == 1].std(axis=0)).astype("float32")

@@ -11,12 +11,14 @@ from sklearn.datasets import load_digits
 
 from tfp_flows import FlowModel, flows, plots
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 bits = (load_digits().data > 8).astype("int32")
 bits = bits[np.random.default_rng(0).permutation(len(bits))]
 train, test = bits[:1500], bits[1500:]
 model = FlowModel(flows.made([64], hidden_units=(300,), seed=0))
 model.compile(keras.optimizers.AdamW(2e-3, weight_decay=0.05))
-model.fit(train, batch_size=100, epochs=40, verbose=0)
+history = model.fit(train, batch_size=100, epochs=40, verbose=0)
 
 # %% [markdown]
 # Independent pixels know the mean image and nothing of what goes with what.

@@ -14,6 +14,8 @@ from sklearn.decomposition import PCA
 import tfp_flows
 from tfp_flows import FlowModel, flows, plots
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 images, labels = load_digits(return_X_y=True)
 order = np.random.default_rng(0).permutation(len(images))
 images, labels = images[order], labels[order]
@@ -25,7 +27,7 @@ flow = flows.maf([20], num_layers=4, hidden_units=(64,), context_size=10, seed=0
 model = FlowModel(flow)
 model.compile(keras.optimizers.AdamW(3e-3, weight_decay=0.02))
 noise = 0.1 * np.random.default_rng(1).normal(size=[1400, 20]).astype("float32")
-model.fit(x[:1400] + noise, context[:1400], batch_size=100, epochs=25, verbose=0)
+history = model.fit(x[:1400] + noise, context[:1400], batch_size=100, epochs=25, verbose=0)
 
 # %% [markdown]
 # The flow with all ten contexts is a plain distribution whose batch has ten members. The classes

@@ -13,6 +13,8 @@ from sklearn.datasets import load_digits
 
 from tfp_flows import FlowModel, flows, plots, preprocessing
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 images = load_digits().data.astype("uint8")
 images = images[np.random.default_rng(0).permutation(len(images))]
 flow = flows.maf([64], num_layers=4, hidden_units=(160,), order="same", seed=0)

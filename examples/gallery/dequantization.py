@@ -12,6 +12,8 @@ import tensorflow_probability as tfp
 
 from tfp_flows import FlowModel, flows, preprocessing
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 rng = np.random.default_rng(0)
 levels = rng.choice(4, p=[0.5, 0.1, 0.05, 0.35], size=[4000, 1]).astype("uint8")
 

@@ -12,6 +12,8 @@ from sklearn.datasets import make_moons
 
 from tfp_flows import FlowModel, flows, metrics, objectives
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 x = make_moons(4000, noise=0.05, random_state=0)[0]
 x = ((x - x.mean(0)) / x.std(0)).astype("float32")
 teacher = FlowModel(
@@ -26,7 +28,7 @@ student = FlowModel(
     objective=objectives.Distillation(teacher.distribution, num_samples=128),
 )
 student.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(5e-3, 900)))
-student.fit(steps_per_epoch=900, epochs=1, verbose=0)
+history = student.fit(steps_per_epoch=900, epochs=1, verbose=0)
 
 # %% [markdown]
 # The same latents, by both: colours tell which latent went where. The student has not only the

@@ -12,6 +12,8 @@ from sklearn.datasets import load_digits
 
 from tfp_flows import FlowModel, flows, plots, preprocessing
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 images = load_digits().images.astype("uint8")[..., np.newaxis]
 flow = flows.glow([8, 8, 1], num_levels=2, num_steps=4, hidden_filters=48, seed=0)
 model = FlowModel(

@@ -13,6 +13,8 @@ import tensorflow_probability as tfp
 
 from tfp_flows import FlowModel, flows, objectives
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 tfb, mcmc = tfp.bijectors, tfp.mcmc
 
 

@@ -13,6 +13,8 @@ from sklearn.datasets import load_digits
 
 from tfp_flows import FlowModel, flows, plots, preprocessing
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 digits = load_digits()
 images, labels = digits.images.astype("uint8")[..., np.newaxis], digits.target
 flow = flows.glow([8, 8, 1], num_levels=2, num_steps=3, hidden_filters=48, seed=0)
@@ -21,7 +23,7 @@ model = FlowModel(
     dequantization=preprocessing.UniformDequantization(num_levels=17, seed=0),
 )
 model.compile(keras.optimizers.Adam(2e-3))
-model.fit(images, batch_size=100, epochs=15, verbose=0)
+history = model.fit(images, batch_size=100, epochs=15, verbose=0)
 
 # %% [markdown]
 # Each row goes from a digit to another one, on a sphere of latents.

@@ -13,6 +13,8 @@ from sklearn.datasets import make_moons
 
 from tfp_flows import FlowModel, bijectors, conditioners, elementwise, flows
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 made = conditioners.MADE(16, 2, hidden_units=(32, 32), zero_output=False, seed=0)
 maf = bijectors.MaskedAutoregressive(made)
 iaf = bijectors.InverseAutoregressive(made)

@@ -13,6 +13,8 @@ from sklearn.datasets import load_digits
 
 from tfp_flows import FlowModel, bijectors, flows, plots, preprocessing
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 images = load_digits().data.astype("uint8")
 flow = flows.nice([64], num_couplings=4, hidden_units=(100, 100), min_scale=0.01, seed=0)
 model = FlowModel(

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from tfp_flows import FlowModel, flows, plots
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 rng = np.random.default_rng(0)
 along = rng.normal(size=6000)
 x = np.stack([along, np.sin(6 * along) + 0.1 * rng.normal(size=6000)], axis=1).astype("float32")

@@ -12,6 +12,8 @@ from sklearn.datasets import load_digits
 
 from tfp_flows import FlowModel, flows, plots
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 levels = np.round(load_digits().images / 4).astype("int32")[..., np.newaxis]  # 0 to 4
 train, test = levels[:1500], levels[1500:]
 flow = flows.pixel_cnn(

@@ -11,6 +11,8 @@ from sklearn.datasets import load_digits
 
 from tfp_flows import FlowModel, flows, plots
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 bits = (load_digits().images > 8).astype("int32")[..., np.newaxis]
 bits = bits[np.random.default_rng(0).permutation(len(bits))]
 train, test = bits[:1500], bits[1500:]
@@ -19,7 +21,7 @@ flow = flows.pixel_rnn(
 )
 model = FlowModel(flow)
 model.compile(keras.optimizers.Adam(1e-2))
-model.fit(train, batch_size=100, epochs=15, verbose=0)
+history = model.fit(train, batch_size=100, epochs=15, verbose=0)
 
 # %%
 mean = (train.sum(axis=0) + 1) / (len(train) + 2)

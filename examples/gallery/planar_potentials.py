@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from tfp_flows import FlowModel, flows, objectives
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 
 def log_target(x):
     """Minus the first potential of Rezende and Mohamed."""

@@ -11,6 +11,8 @@ import numpy as np
 
 from tfp_flows import FlowModel, flows, metrics, plots
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 rng = np.random.default_rng(0)
 
 

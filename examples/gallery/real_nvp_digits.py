@@ -13,6 +13,8 @@ from sklearn.datasets import load_digits
 
 from tfp_flows import FlowModel, flows, plots, preprocessing
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 images = load_digits().images.astype("uint8")[..., np.newaxis]
 flow = flows.real_nvp([8, 8, 1], num_scales=2, num_blocks=1, filters=24, seed=0)
 model = FlowModel(

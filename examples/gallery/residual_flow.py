@@ -11,6 +11,8 @@ import numpy as np
 
 from tfp_flows import FlowModel, flows, plots
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 rng = np.random.default_rng(0)
 x = rng.normal(size=(3000, 2))
 x[:, 1] = 0.4 * x[:, 1] + x[:, 0] ** 2 - 1

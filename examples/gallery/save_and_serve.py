@@ -9,12 +9,15 @@ import pathlib
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.datasets import make_moons
 
 import tfp_flows
 from tfp_flows import FlowModel, flows
+
+keras.utils.set_random_seed(0)  # The order of the rows in training.
 
 x = make_moons(2000, noise=0.05, random_state=0)[0].astype("float32")
 model = FlowModel(flows.real_nvp([2], num_couplings=4, hidden_units=(32,), seed=0))

@@ -10,6 +10,8 @@ import numpy as np
 
 from tfp_flows import FlowModel, flows, plots
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 rng = np.random.default_rng(0)
 x = rng.uniform(0, 4, size=(40_000, 2))
 x = x[(np.floor(x).sum(axis=1) % 2) == 0].astype("float32") - 2.0

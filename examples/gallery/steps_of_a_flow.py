@@ -12,6 +12,8 @@ from sklearn.datasets import make_moons
 
 from tfp_flows import FlowModel, flows
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 x = make_moons(4000, noise=0.05, random_state=0)[0]
 x = ((x - x.mean(0)) / x.std(0)).astype("float32")
 model = FlowModel(flows.real_nvp([2], num_couplings=7, hidden_units=(32, 32), seed=0))

@@ -5,10 +5,13 @@
 # in what is missing: many times, not once.
 
 # %%
+import keras
 import matplotlib.pyplot as plt
 import numpy as np
 
 from tfp_flows import tables
+
+keras.utils.set_random_seed(0)  # The order of the rows in training.
 
 rng = np.random.default_rng(0)
 number = 1500
@@ -31,7 +34,7 @@ schema = tables.Schema(
     }
 )
 table = tables.TableFlow(schema, hidden_units=(48, 48), seed=0)
-table.fit(frame, epochs=30, batch_size=128, verbose=0)
+history = table.fit(frame, epochs=30, batch_size=128, verbose=0)
 
 # %% [markdown]
 # A row that says only that it weighs 2.8, between the sizes: which one has it, and how many parts?

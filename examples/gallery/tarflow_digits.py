@@ -12,6 +12,8 @@ from sklearn.datasets import load_digits
 
 from tfp_flows import FlowModel, flows, plots, preprocessing
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 images = load_digits().images.astype("uint8")[..., np.newaxis]
 flow = flows.tarflow(
     [8, 8, 1], patch_size=2, num_blocks=4, num_layers=1, width=32, num_heads=2, seed=0

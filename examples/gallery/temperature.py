@@ -12,6 +12,8 @@ from sklearn.datasets import make_moons
 
 from tfp_flows import FlowModel, flows
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 x = make_moons(4000, noise=0.1, random_state=0)[0]
 x = ((x - x.mean(0)) / x.std(0)).astype("float32")
 model = FlowModel(flows.real_nvp([2], num_couplings=8, hidden_units=(32, 32), seed=0))
@@ -20,8 +22,8 @@ history = model.fit(x, batch_size=200, epochs=50, verbose=0)
 print(f"{history.history['loss'][-1]:.3f} nats a row")
 
 # %% [markdown]
-# The share of samples that lie far from all data, and that of data that no sample is near to: the
-# one rises with the temperature, the other falls.
+# In the titles: the share of samples that lie far from all data, and the share of data that no
+# sample is near to.
 
 # %%
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.6), sharex=True, sharey=True)

@@ -11,6 +11,8 @@ import numpy as np
 
 from tfp_flows import FlowModel, flows
 
+keras.utils.set_random_seed(0)  # The order of the rows in training.
+
 rng = np.random.default_rng(0)
 x = rng.normal(size=(1200, 96))
 for t in range(2, 96):
@@ -20,7 +22,7 @@ train, test = x[:1000], x[1000:]
 flow = flows.wavenet([64, 1], filters=16, dilations=(1, 2, 4), seed=0)
 model = FlowModel(flow)
 model.compile(keras.optimizers.Adam(5e-3))
-model.fit(train, batch_size=50, epochs=15, verbose=0)
+history = model.fit(train, batch_size=50, epochs=15, verbose=0)
 
 # %% [markdown]
 # Nats a step, beside an autoregression of 8 steps by least squares with normal errors, and the

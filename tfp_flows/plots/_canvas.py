@@ -36,7 +36,7 @@ def figure_of(title, rows, columns, size, **kwargs):
 
 def _png(figure):
     file = io.BytesIO()
-    figure.savefig(file, format="png")
+    figure.savefig(file, format="png", bbox_inches="tight")
     return file.getvalue()
 
 

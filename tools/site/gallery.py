@@ -95,9 +95,19 @@ def execute(script, notebook, folder):
             f"{script}: a cell took longer than {TIMEOUT} s. Make it smaller."
         ) from error
     for cell in notebook.cells:
-        if cell.cell_type == "code":  # Chatter of libraries is no output of the page.
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in map(_without_chatter, cell.outputs) if o]
     return time.monotonic() - started
+
+
+def _without_chatter(output):
+    """An output without what libraries log, or `None` if nothing is left."""
+    if output.get("name") == "stderr":
+        return None
+    if output.get("name") == "stdout":  # Where TensorFlow logs, in a notebook.
+        output.text = re.sub(r"^(INFO|WARNING):tensorflow:.*\n", "", output.text, flags=re.M)
+        return output if output.text else None
+    return output
 
 
 def page_of(script, folder=None):
