@@ -17,6 +17,7 @@ of log p, each with its standard error over the rows.
     iaf_both       IAF in the posterior, MAF in the prior
     affine_both    affine couplings in both, real NVP's; the published one has Glow's rotations
     spline_both    rational quadratic splines in couplings in both
+    resnet         `flows.resnet_vae`: images of latents of two sizes, IAF steps, no such networks
 
 Published (C. Durkan et al., Neural spline flows, 2019, arXiv:1906.04032: flows in prior and
 posterior both; 1,000 importance samples; another, larger, encoder and decoder, and hours).
@@ -58,6 +59,7 @@ MODELS = [
     "iaf_both",
     "affine_both",
     "spline_both",
+    "resnet",
 ]
 
 
@@ -94,6 +96,8 @@ def networks(width):
 def build(name, args):
     """The VAE of that name."""
     keras.utils.set_random_seed(args.seed)
+    if name == "resnet":
+        return flows.resnet_vae([28, 28, 1], filters=2 * args.width, seed=args.seed)
     encoder, decoder = networks(args.width)
     kind, _, both = name.partition("_")
     amortised = {"context_size": CONTEXT, "seed": args.seed}

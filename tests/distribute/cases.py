@@ -37,7 +37,8 @@ def maf(**kwargs):
 def glow(**kwargs):
     from tfp_flows import flows
 
-    return flows.glow([4, 4, 1], num_levels=1, num_steps=2, hidden_filters=4, seed=0, **kwargs)
+    kwargs = {"num_levels": 1, "num_steps": 2, "hidden_filters": 4, "seed": 0, **kwargs}
+    return flows.glow([4, 4, 1], **kwargs)
 
 
 def make_optimizer(kind="SGD", rate=0.05, **kwargs):
@@ -87,7 +88,7 @@ def bounded():
 
     joint = normal(bijectors.ActNorm(2), 2)
     density = distributions.Augmented(joint, normal(bijectors.Rescale([4, 4, 1]), 1))
-    noise = glow(context_size=16, base="logistic")
+    noise = glow(num_steps=1, context_size=16, base="logistic")
     dequantization = preprocessing.VariationalDequantization(noise, 17)
     return distributions.Surjected(density, dequantization)
 

@@ -80,7 +80,7 @@ def test_samples_are_the_first_channels():
     np.testing.assert_allclose(np.cov(samples.numpy().T), COVARIANCE[:2, :2], atol=0.1)
 
 
-def test_trains_saves_exports_and_composes(tmp_path):
+def test_trains_saves_and_composes(tmp_path):
     joint = flows.real_nvp([3], num_couplings=2, hidden_units=(8,), actnorm=True, seed=0)
     proposal = flows.maf([1], num_layers=1, hidden_units=(4,), context_size=4, seed=1)
     network = keras.layers.Dense(4, activation="tanh")
@@ -88,18 +88,17 @@ def test_trains_saves_exports_and_composes(tmp_path):
     model = FlowModel(tfd.TransformedDistribution(density, tfb.Scale(2.0)))
     assert (model.likelihood, model.num_samples) == ("estimate", 3)
     model.compile(keras.optimizers.Adam(0.02))
-    x = 2.0 * EXACT.sample(128, seed=[0, 2]).numpy()
-    losses = model.fit(x, epochs=20, batch_size=64, verbose=0).history["loss"]
-    entropy = EXACT.entropy() + 2.0 * np.log(2.0)
-    assert entropy - 0.2 < losses[-1] < losses[0] and losses[-1] < entropy + 0.5
+    x, kernel = 2.0 * EXACT.sample(128, seed=[0, 2]).numpy(), network.kernel.numpy()
+    losses = model.fit(x, epochs=20, batch_size=64, shuffle=False, verbose=0).history["loss"]
+    entropy = -tf.reduce_mean(EXACT.log_prob(x / 2.0)) + 2.0 * np.log(2.0)  # of these rows
+    # An average of bounds of a density that nearly is the exact one from its first step on.
+    assert entropy - 0.1 < losses[-1] < entropy + 0.3
+    assert np.abs(network.kernel - kernel).max() > 1e-3
     scores = model.log_prob(x)
     model.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
     np.testing.assert_array_equal(loaded.log_prob(x), scores)
     assert len(loaded.trainable_variables) == len(model.trainable_variables)
-    model.export(tmp_path / "export")
-    served = tf.saved_model.load(tmp_path / "export")
-    np.testing.assert_allclose(served.log_prob(x)["log_prob"], scores, rtol=1e-5)
 
 
 def test_refusals():

@@ -15,7 +15,7 @@ EVERYTHING = np.array(list(itertools.product([0, 1], repeat=4))).reshape(-1, 2, 
 
 @pytest.fixture(scope="module")
 def vae():
-    """Two cells of one size, away from their start, the posteriors near the priors or not."""
+    """Two cells, far from their start, with posteriors near their priors: weights vary little."""
     found = flows.resnet_vae(
         [2, 2, 1], num_scales=1, num_cells=2, filters=3, latent_channels=2, seed=0
     )

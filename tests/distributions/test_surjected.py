@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows import FlowModel, bijectors, flows, preprocessing
+from tfp_flows import FlowModel, bijectors, flows, objectives, preprocessing
 from tfp_flows.distributions import StochasticDistribution, Surjected, condition
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -181,6 +181,11 @@ def test_surjected_in_a_model_is_a_distribution_of_integers(tmp_path):
     model.fit(X, context, epochs=1, verbose=0)
     samples = model.sample(4, context=context[:1], seed=0)
     assert samples.dtype == tf.int32 and samples.shape == [4, 2]
+    lines = []
+    model.summary(print_fn=lines.append)
+    names = [line.split()[0] for line in lines]
+    wanted = ["uniform_dequantization", "scale", "coupling_0", "base", "log_prob:"]
+    assert [name for name in names if name in wanted] == wanted
     cold = model.sample(100, context=context[:1], seed=0, temperature=1e-3)
     warm = model.sample(100, context=context[:1], seed=0)
     assert len(np.unique(cold, axis=0)) == 1 < len(np.unique(warm, axis=0))
@@ -214,6 +219,10 @@ def test_refusals():
         Surjected(EXACT, LEVELS, num_samples=0)
     with pytest.raises(ValueError, match="num_samples"):
         FlowModel(blurred()).estimate_log_prob(Y, num_samples=1)
+    with pytest.raises(ValueError, match="'blurred' is a bound, drawn with noise, by which"):
+        FlowModel(blurred()).complete(Y, np.array([True, False]))
+    with pytest.raises(ValueError, match="'blurred' has a bound from below"):
+        FlowModel(blurred(), objective=objectives.ReverseKL(EXACT, num_samples=4))
     mixture = tfd.Mixture(tfd.Categorical(probs=[0.5, 0.5]), [EXACT, blurred()])
     with pytest.raises(ValueError, match="its part 'blurred' is drawn with noise"):
         FlowModel(mixture)

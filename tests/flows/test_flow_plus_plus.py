@@ -82,7 +82,7 @@ def test_parts_follow_the_counts_and_the_ablation_is_one_flag():
         np.testing.assert_allclose(fresh.log_prob(x), wanted, rtol=1e-4)
 
 
-def test_trains_with_noise_that_sees_the_image(tmp_path):
+def test_trains_with_noise_that_sees_the_image():
     noise = flows.flow_plus_plus(
         [4, 4, 1],
         num_checkerboard=1,
@@ -102,10 +102,6 @@ def test_trains_with_noise_that_sees_the_image(tmp_path):
     x = np.random.default_rng(0).integers(0, 17, (64, 4, 4, 1)).astype("uint8")
     losses = model.fit(x, epochs=3, batch_size=32, verbose=0).history["loss"]
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
-    scores = model.log_prob(x)
-    model.save(tmp_path / "m.keras")
-    loaded = keras.models.load_model(tmp_path / "m.keras")
-    np.testing.assert_allclose(loaded.log_prob(x), scores, rtol=1e-6)
 
 
 def test_refusals():

@@ -36,7 +36,8 @@ class VAE(Autoencoder):
     `flows.sylvester`, `flows.planar(..., base=flows.gaussian(...))`. What the decoder gives is, by
     `output`, the parameters of every entry, independent of each other given z; or the context of
     a distribution: an autoregressive one (`flows.pixel_cnn(..., context_size=...)`: a PixelVAE),
-    or a flow (an f-VAE).
+    or a flow (an f-VAE). A prior may be a VAE itself, for latents of latents; `LadderVAE` has them
+    inferred from the top down.
 
     Shapes: x `[..., *event_shape]`, z `[..., *latent_shape]`, the prior's event shape. The encoder
     maps `[batch, *event_shape]` to the posterior's context, without a posterior of one's own to

@@ -333,6 +333,12 @@ class Density:
             draws = self.distribution.complete(rows, seed=stateless_seed(seed))
             draws = tf.reshape(draws, [n, *batch, *self.event_shape])
             return completion.Completion(draws, tf.fill(batch, tf.cast(n, x.dtype)))
+        if self._road.is_noisy:
+            raise ValueError(
+                f"{title}: the log-density of '{self._road.base.name}' is a "
+                f"{self._road.likelihood}, drawn with noise, by which no hidden entry is drawn. "
+                "Take a flow, or a distribution with a method `complete` of its own."
+            )
         if completion.is_triangular(self._road, mask):
             draws = self._completed_exactly(x, mask, n, context, stateless_seed(seed))
             return completion.Completion(draws, tf.fill(batch, tf.cast(n, self._example.dtype)))

@@ -3,13 +3,14 @@
 import numpy as np
 
 from tfp_flows.bijectors import Repeat
-from tfp_flows.bijectors.road import steps_of
+from tfp_flows.bijectors.road import Road, steps_of
+from tfp_flows.distributions import Surjected
 
 
 def summary_lines(model, line_length=None):
     """The lines of the summary: one row per part, from the data to the latent."""
     road = model._road
-    rows = [*_rows(road.steps, ""), (road.base.name, type(road.base).__name__, _count(road.base))]
+    rows = list(_rows_of(road))
     title = "part, from the data to the latent"
     width = line_length or max(len(name) for name in [title, *(row[0] for row in rows)]) + 2
     kinds = max(len(kind) for _, kind, _ in rows) + 2
@@ -27,6 +28,16 @@ def summary_lines(model, line_length=None):
         draws = f", of {model.num_samples} samples" if model.num_samples else ""
         yield f"log_prob: {model.likelihood}{draws}"
     yield f"parameters: {total:,}, of which trainable: {trainable:,}"
+
+
+def _rows_of(road):
+    yield from _rows(road.steps, "")
+    if isinstance(road.base, Surjected):
+        transform = road.base.transform
+        yield transform.name, type(transform).__name__, _count(transform)
+        yield from _rows_of(Road(road.base.distribution))
+    else:
+        yield road.base.name, type(road.base).__name__, _count(road.base)
 
 
 def _rows(steps, indent, times=1):

@@ -110,7 +110,9 @@ class NoisyLikelihood(Objective):
         if context is not None and self.drop_label:
             chance = tf.random.stateless_uniform(tf.shape(x)[:1], seeds[1])
             context = self._without(context, chance < self.drop_label)
-        return -Road(distribution).log_prob(x + self.noise_std * noise, context)
+        road, own = Road(distribution), tf.random.experimental.stateless_fold_in(seed, 1)
+        drawn = road.draw_noise([tf.shape(x)[0]], own)
+        return -road.log_prob(x + self.noise_std * noise, context, drawn)
 
     def _without(self, context, dropped):
         def of_rows(tensor, nothing):
@@ -124,8 +126,9 @@ class NoisyLikelihood(Objective):
         """One step from noisy samples towards the data: `y + noise_std^2 grad log p(y | context)`.
 
         Args:
-          distribution: that was trained, or a guided one.
-          y: tensor or array `[..., *event_shape]`, samples of it.
+          distribution: the one that was trained; a guided one is narrower than the noise, and the
+            step would go too far.
+          y: tensor or array `[..., *event_shape]`, samples of it, or of a guided one.
           context: as `log_prob` of the distribution takes it.
 
         Returns:

@@ -76,6 +76,12 @@ class ReverseKL(Drawn):
         road = Road(distribution)
         amortised = "; an amortised posterior belongs into a distributions.VAE"
         self._refuse_context(distribution, title, "one target", amortised)
+        if road.is_noisy:
+            raise ValueError(
+                f"{title}: ReverseKL needs the log-density of its samples, of which "
+                f"'{road.base.name}' has a {road.likelihood} from below, which is none of the "
+                "divergence. Take a flow."
+            )
         if road.base.reparameterization_type != tfd.FULLY_REPARAMETERIZED:
             raise ValueError(
                 f"{title}: ReverseKL differentiates through samples, which the base "

@@ -36,42 +36,69 @@ def say(text):
     print(text, flush=True)
 
 
-def chosen(names, some):
-    """The `some` names whose turn it is: by the commit, so that each has its turn."""
-    commit = subprocess.run(
-        ["git", "rev-list", "--count", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
-    first = int(commit or 0) * some
-    return {names[n % len(names)] for n in range(first, first + some)}
+def chosen(names, some, commits=None):
+    """The `some` names whose turn it is: by the number of commits, so that each has its turn."""
+    if commits is None:
+        count = ["git", "rev-list", "--count", "HEAD"]
+        found = subprocess.run(count, cwd=ROOT, capture_output=True, text=True, check=False)
+        commits = int(found.stdout or 0)
+    return {names[n % len(names)] for n in range(commits * some, (commits + 1) * some)}
 
 
-def make_gallery(folder, some, again):
-    """Runs what has changed, or `some` of it, and writes the pages."""
+def read_groups(scripts):
+    """The groups of the gallery, in which every script has its place."""
     groups = json.loads((HERE / "gallery.json").read_text(encoding="utf-8"))
-    scripts = {s.stem: s for s in sorted((ROOT / "examples" / "gallery").glob("*.py"))}
     listed = [name for names in groups.values() for name in names]
     if sorted(listed) != sorted(scripts):
         odd = sorted(set(listed) ^ set(scripts))
         raise gallery.PageFailed(f"tools/site/gallery.json and examples/gallery differ in {odd}.")
+    return groups
+
+
+def make_gallery(folder, some, again):
+    """Runs what has changed, or `some` of it; writes the pages, and returns them and the groups."""
+    scripts = {s.stem: s for s in sorted((ROOT / "examples" / "gallery").glob("*.py"))}
+    guides = {g.stem: g for g in sorted((HERE / "pages").glob("*.md"))}
+    groups = read_groups(scripts)
+    listed = [name for names in groups.values() for name in names]
     CACHE.mkdir(parents=True, exist_ok=True)
     for name in again:
         for path in CACHE.glob(f"{name}-*"):
             shutil.rmtree(path)
-    wanted = set(listed) if some is None else chosen(listed, some)
+    everything = [*listed, *guides]
+    wanted = set(everything) if some is None else chosen(everything, some)
 
-    def page(name):
-        return gallery.load_or_run(scripts[name], CACHE, __version__, say, run=name in wanted)
+    def make(name):
+        run = name in wanted
+        if name in guides:
+            return gallery.check_guide(guides[name], CACHE, __version__, say, run)
+        return gallery.load_or_run(scripts[name], CACHE, __version__, say, run)
 
     # Two at a time: much of a page is tracing, which takes one core.
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        pages = dict(zip(listed, pool.map(page, listed), strict=True))
+        made = dict(zip(everything, pool.map(make, everything), strict=True))
+    pages = {name: made[name] for name in listed}
     gallery.write(pages, groups, folder)
     total = sum(page.seconds for page in pages.values())
     say(f"{len(pages)} pages of the gallery; to run them took {total:.0f} s")
+    return pages, groups
+
+
+def copy_documents(docs):
+    """The results and the changes, with their pictures."""
+    for name in ("RESULTS.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, docs / name.lower())
+    shutil.copytree(ROOT / "examples" / "pictures", docs / "examples" / "pictures")
+
+
+def navigation(pages, groups, rooms):
+    """The lines of `mkdocs.yml` that list the pages of the gallery and of the API."""
+    lines = ["  - Gallery:", "    - gallery/index.md"]
+    for heading, names in groups.items():
+        lines.append(f"    - {heading}:")
+        lines += [f"      - {json.dumps(pages[n].title)}: gallery/{n}.md" for n in names]
+    lines += ["  - API:", "    - api/index.md", *(f"    - {r}: api/{r}.md" for r in rooms)]
+    return "\n".join(lines)
 
 
 def main():
@@ -80,15 +107,19 @@ def main():
     parser.add_argument("--some", type=int, help="run so many pages; the rest without outputs")
     parser.add_argument("--pages", nargs="*", default=[], help="run these again")
     args = parser.parse_args()
+    docs = SOURCE / "docs"
     shutil.rmtree(SOURCE, ignore_errors=True)
-    shutil.copytree(HERE / "pages", SOURCE / "docs")
-    for name in ("mkdocs.yml", "doctests.py"):
-        shutil.copy(HERE / name, SOURCE / name)
-    api.write(SOURCE / "docs" / "api")
+    shutil.copytree(HERE / "pages", docs)
+    copy_documents(docs)
+    rooms = api.write(docs / "api")
     try:
-        make_gallery(SOURCE / "docs" / "gallery", args.some, args.pages)
+        pages, groups = make_gallery(docs / "gallery", args.some, args.pages)
     except gallery.PageFailed as error:
         raise SystemExit(f"The site was not built. {error}") from None
+    config = (HERE / "mkdocs.yml").read_text(encoding="utf-8")
+    config = config.replace("  # GALLERY AND API", navigation(pages, groups, rooms))
+    (SOURCE / "mkdocs.yml").write_text(config, encoding="utf-8")
+    shutil.copy(HERE / "doctests.py", SOURCE)
     generator = pathlib.Path(sys.executable).with_name("zensical")
     status = subprocess.run([generator, "build", "--strict"], cwd=SOURCE, check=False).returncode
     if status == 0:

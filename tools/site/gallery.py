@@ -124,7 +124,8 @@ def page_of(script, folder=None):
         for path, data in found["outputs"].items()
         if path.endswith(".png")
     }
-    if folder and not pictures and not re.search(r"\n    .*\d", markdown):
+    outputs = [o for c in notebook.cells for o in c.get("outputs", ())]
+    if folder and not pictures and not re.search(r"\d", str(outputs)):
         raise PageFailed(f"{script}: the page ends in no picture and no number. Print or draw one.")
     return Page(name, title, summary, markdown, pictures, nbformat.writes(notebook), seconds)
 
@@ -151,6 +152,22 @@ def load_or_run(script, cache, version, say, run=True):
     rest = json.loads((folder / "page.json").read_text(encoding="utf-8"))
     pictures = {name: (folder / "pictures" / name).read_bytes() for name in rest["pictures"]}
     return Page(**{**rest, "pictures": pictures})
+
+
+def check_guide(guide, cache, version, say, run=True):
+    """Runs the Python of a guide, unless it was run before or may not `run` now."""
+    mark = cache / f"{guide.stem}-guide-{key(guide, version)}"
+    notebook = jupytext.read(guide)
+    if mark.exists() or not run or all(c.cell_type != "code" for c in notebook.cells):
+        return
+    work = cache / f"{guide.stem}-running-{os.getpid()}"
+    work.mkdir(parents=True, exist_ok=True)
+    seconds = execute(guide, notebook, work)
+    shutil.rmtree(work)
+    for other in cache.glob(f"{guide.stem}-guide-*"):
+        shutil.rmtree(other)
+    mark.mkdir()
+    say(f"ran {guide.name} in {seconds:.0f} s")
 
 
 def write(pages, groups, folder):
