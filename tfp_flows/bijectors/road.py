@@ -413,6 +413,43 @@ def _sum_positions(log_det, value, ndims, own_ndims):
     return log_det * tf.cast(count, log_det.dtype)
 
 
+# --- Another composition of the same shape. ---
+
+
+def is_transformed(distribution):
+    """Whether it is a `tfd.TransformedDistribution`."""
+    return isinstance(distribution, stock.TransformedDistribution)
+
+
+def replaced(distribution, replace, name):
+    """A transformed distribution with other bijectors in it.
+
+    Args:
+      distribution: `tfd.TransformedDistribution`, of which the base may be another.
+      replace: function of a bijector, that is no chain and no inversion, to the one in its place.
+      name: name of the result.
+    """
+    base = distribution.distribution
+    if is_transformed(base):
+        base = replaced(base, replace, base.name)
+    # Not `copy`, whose result would hold the distribution itself, too, with the parts as they were.
+    return tfd.TransformedDistribution(
+        base,
+        _replaced(distribution.bijector, replace),
+        kwargs_split_fn=distribution.parameters["kwargs_split_fn"],
+        validate_args=distribution.validate_args,
+        name=name,
+    )
+
+
+def _replaced(bijector, replace):
+    if isinstance(bijector, stock.Invert):
+        return bijector.copy(bijector=_replaced(bijector.bijector, replace))
+    if isinstance(bijector, stock.Chain) or getattr(bijector, "in_sequence", ()):
+        return bijector.copy(bijectors=[_replaced(part, replace) for part in bijector.bijectors])
+    return replace(bijector)
+
+
 # --- What a composition takes. ---
 
 

@@ -3,13 +3,12 @@
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfp_flows import bijectors
 from tfp_flows._checks import number
 from tfp_flows.bijectors import context as contexts
-from tfp_flows.bijectors import stepwise, stock
-from tfp_flows.bijectors.road import Road, context_shapes_of
+from tfp_flows.bijectors import stepwise
+from tfp_flows.bijectors.road import Road, context_shapes_of, is_transformed, replaced
 
 
 def guided(flow, guidance, *, annealed_guidance=False, null_context=None, name=None):
@@ -58,7 +57,7 @@ def guided(flow, guidance, *, annealed_guidance=False, null_context=None, name=N
     arXiv:2207.12598.
     """
     title = "flows.guided"
-    if not isinstance(flow, stock.TransformedDistribution):
+    if not is_transformed(flow):
         raise TypeError(
             f"{title}: expected a tfd.TransformedDistribution with a context, got "
             f"{type(flow).__name__}. Take flows.tarflow(..., context_size=...)."
@@ -73,43 +72,24 @@ def guided(flow, guidance, *, annealed_guidance=False, null_context=None, name=N
             "`context_size`, and train it so."
         )
 
-    def with_guidance(layer):
-        return Guided(
-            layer, guidance, annealed_guidance=annealed_guidance, null_context=null_context
-        )
+    def replace(bijector):
+        if context_shapes_of(bijector) is None:
+            return bijector
+        network = _steps_of(bijector)
+        options = {"annealed_guidance": annealed_guidance, "null_context": null_context}
+        return bijector.copy(conditioner=Guided(network, guidance, **options))
 
-    return _of_distribution(flow, with_guidance, flow.name if name is None else name)
-
-
-def _of_distribution(flow, with_guidance, name):
-    base = flow.distribution
-    if isinstance(base, stock.TransformedDistribution):
-        base = _of_distribution(base, with_guidance, base.name)
-    # Not `copy`, whose result holds the flow itself, too, with the networks as they were.
-    return tfp.distributions.TransformedDistribution(
-        base,
-        _of_bijector(flow.bijector, with_guidance),
-        kwargs_split_fn=flow.parameters["kwargs_split_fn"],
-        validate_args=flow.validate_args,
-        name=name,
-    )
+    return replaced(flow, replace, flow.name if name is None else name)
 
 
-def _of_bijector(bijector, with_guidance):
-    if context_shapes_of(bijector) is None:
-        return bijector
-    if isinstance(bijector, (bijectors.Chain, stock.Chain)):
-        parts = [_of_bijector(part, with_guidance) for part in bijector.bijectors]
-        return bijector.copy(bijectors=parts)
-    if isinstance(bijector, stock.Invert):
-        return bijector.copy(bijector=_of_bijector(bijector.bijector, with_guidance))
+def _steps_of(bijector):
+    """The network of an autoregressive bijector, if it runs step by step."""
+    reason = f"it is a {type(bijector).__name__}"
     if isinstance(bijector, bijectors.MaskedAutoregressive):
         missing = stepwise.missing_parts(bijector.conditioner)
         if not missing:
-            return bijector.copy(conditioner=with_guidance(bijector.conditioner))
+            return bijector.conditioner
         reason = f"its network '{bijector.conditioner.name}' lacks {', '.join(missing)}"
-    else:
-        reason = f"it is a {type(bijector).__name__}"
     raise ValueError(
         f"flows.guided: '{bijector.name}' takes a context, but is no autoregressive bijector "
         f"around a network that runs step by step: {reason}. Take flows.tarflow, flows.pixel_cnn "
