@@ -80,10 +80,9 @@ def test_a_lost_worker_is_reported_in_bounded_time(workers):
     assert chief["seconds"] < 90
 
 
-@pytest.mark.parametrize("strategy", ["one", "workers"])
-def test_killed_for_real(strategy):
-    """20 kills of each strategy are in RESULTS.md; these show that the tool still works."""
-    command = [sys.executable, str(ROOT / "tools" / "kill_test.py"), "--strategy", strategy]
+def test_killed_for_real():
+    """20 kills of each strategy are in RESULTS.md; this shows that the tool still works."""
+    command = [sys.executable, str(ROOT / "tools" / "kill_test.py"), "--strategy", "workers"]
     command += ["--kills", "1", "--epochs", "3"]
     result = subprocess.run(
         command, env=ENVIRONMENT, capture_output=True, text=True, timeout=400, check=False
