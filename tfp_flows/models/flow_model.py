@@ -411,6 +411,9 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
     def fit(self, x=None, y=None, batch_size=None, **kwargs):
         """`keras.Model.fit`; initialises ActNorms from the first rows if they were not.
 
+        A recipe's `seed` fixes its weights; the order of shuffled arrays, as everywhere in Keras,
+        follows `keras.utils.set_random_seed`.
+
         A `keras.callbacks.BackupAndRestore` among the callbacks makes the training one that can be
         killed at any moment: the same program, started again, goes on from the last backup to the
         weights of an undisturbed training. For that, arrays are shuffled by a seed that is kept
