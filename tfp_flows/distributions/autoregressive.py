@@ -14,11 +14,12 @@ from tfp_flows.bijectors.causality import check_autoregressive
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.sequential import Sequential
 from tfp_flows.distributions.outputs import NormalOutput, get_output
+from tfp_flows.distributions.unbatched import Unbatched
 
 tfd = tfp.distributions
 
 
-class NetworkDensity(tfp.distributions.Distribution):
+class NetworkDensity(Unbatched):
     """What the densities from one network share: data, contexts, scores of the network's output.
 
     A subclass gives `_log_prob_of_rows(rows, context)` and `_draw_rows(noise, seed, context)`.
@@ -103,24 +104,8 @@ class NetworkDensity(tfp.distributions.Distribution):
         """Size of the context (or what else the network takes), or `None`."""
         return contexts.declared(self._network._context_shapes)
 
-    @classmethod
-    def _parameter_properties(cls, dtype, num_classes=None):
-        return {}
-
     def _event_shape(self):
         return tf.TensorShape(self._event)
-
-    def _event_shape_tensor(self):
-        return tf.constant(self._event, tf.int32)
-
-    def _batch_shape(self):
-        return tf.TensorShape([])
-
-    def _batch_shape_tensor(self):
-        return tf.constant([], tf.int32)
-
-    def _default_event_space_bijector(self):
-        return None
 
     # --- Scores. ---
 

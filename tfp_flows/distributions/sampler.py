@@ -6,6 +6,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.road import Road, title_of
+from tfp_flows.distributions.unbatched import Unbatched
 
 tfd = tfp.distributions
 
@@ -27,7 +28,7 @@ def event_of(layer, input_shape, dtype, title):
     return tuple(shape.as_list())
 
 
-class Sampler(tfp.distributions.Distribution):
+class Sampler(Unbatched):
     """The distribution of what a network makes of noise: samples without a density.
 
         x = network(z),     z ~ base
@@ -108,24 +109,8 @@ class Sampler(tfp.distributions.Distribution):
         """The distribution of the noise."""
         return self._base
 
-    @classmethod
-    def _parameter_properties(cls, dtype, num_classes=None):
-        return {}
-
     def _event_shape(self):
         return tf.TensorShape(self._event)
-
-    def _event_shape_tensor(self):
-        return tf.constant(self._event, tf.int32)
-
-    def _batch_shape(self):
-        return tf.TensorShape([])
-
-    def _batch_shape_tensor(self):
-        return tf.constant([], tf.int32)
-
-    def _default_event_space_bijector(self):
-        return None
 
     def _log_prob(self, x):
         raise NotImplementedError(

@@ -7,11 +7,12 @@ import tensorflow_probability as tfp
 
 from tfp_flows._checks import positive_integer
 from tfp_flows.bijectors import context as contexts
+from tfp_flows.distributions.unbatched import Unbatched
 
 tfd = tfp.distributions
 
 
-class StochasticDistribution(tfp.distributions.Distribution):
+class StochasticDistribution(Unbatched):
     """The base class of distributions that can only bound, or estimate, their log-density.
 
         log_prob(x, seed) = log w(x, noise),      E_noise[w(x, noise)] = p(x)
@@ -100,22 +101,6 @@ class StochasticDistribution(tfp.distributions.Distribution):
         """
         more = [] if self._num_samples is None else [self._num_samples]
         return self._draw_noise([*shape, *more], tfp.random.sanitize_seed(seed))
-
-    @classmethod
-    def _parameter_properties(cls, dtype, num_classes=None):
-        return {}
-
-    def _batch_shape(self):
-        return tf.TensorShape([])
-
-    def _batch_shape_tensor(self):
-        return tf.constant([], tf.int32)
-
-    def _event_shape_tensor(self):
-        return tf.constant(self.event_shape.as_list(), tf.int32)
-
-    def _default_event_space_bijector(self):
-        return None
 
     # --- Scores. ---
 

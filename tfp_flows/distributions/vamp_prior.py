@@ -8,11 +8,12 @@ import tensorflow_probability as tfp
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.road import Road, title_of
 from tfp_flows.distributions.conditioned import condition
+from tfp_flows.distributions.unbatched import Unbatched
 
 tfd = tfp.distributions
 
 
-class VampPrior(tfp.distributions.Distribution):
+class VampPrior(Unbatched):
     """Mixture of a VAE's posteriors, of data that are learned: its variational mixture prior.
 
         p(z) = 1/K sum_k q(z | u_k)
@@ -109,24 +110,8 @@ class VampPrior(tfp.distributions.Distribution):
         """Variable `[K, *event_shape]`."""
         return self._pseudo_inputs
 
-    @classmethod
-    def _parameter_properties(cls, dtype, num_classes=None):
-        return {}
-
     def _event_shape(self):
         return self._posterior.event_shape
-
-    def _event_shape_tensor(self):
-        return tf.constant(self._posterior.event_shape, tf.int32)
-
-    def _batch_shape(self):
-        return tf.TensorShape([])
-
-    def _batch_shape_tensor(self):
-        return tf.constant([], tf.int32)
-
-    def _default_event_space_bijector(self):
-        return None
 
     def _contexts(self):
         return self._encoder(tf.convert_to_tensor(self._pseudo_inputs))

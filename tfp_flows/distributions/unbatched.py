@@ -1,0 +1,35 @@
+"""What distributions share that are one each, without a batch shape."""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+
+class Unbatched(tfp.distributions.Distribution):
+    """The base class of distributions without a batch shape, made of parts and not of tensors.
+
+    A subclass gives `_event_shape`.
+    """
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        # TFP warns at every copy of who inherits this. No part has a batch axis to be sliced, in
+        # whatever subclass.
+        inherited = vars(cls).get("_parameter_properties")
+        if hasattr(getattr(inherited, "__func__", inherited), "__wrapped__"):
+            del cls._parameter_properties
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return {}
+
+    def _batch_shape(self):
+        return tf.TensorShape([])
+
+    def _batch_shape_tensor(self):
+        return tf.constant([], tf.int32)
+
+    def _event_shape_tensor(self):
+        return tf.constant(self.event_shape.as_list(), tf.int32)
+
+    def _default_event_space_bijector(self):
+        return None
