@@ -400,6 +400,7 @@ def test_context_reaches_every_coupling():
     [
         (lambda: flows.nice([2, 3]), r"flows.nice: event_shape must be \[D\] or \[H, W, C\], got"),
         (lambda: flows.nice([0]), r"event_shape must be .*got \[0\]"),
+        (lambda: flows.nice(np.ones([9, 4])), r"got data of shape \[9, 4\]. It .* x.shape\[1:\]"),
         (lambda: flows.nice([4], num_couplings=0), "num_couplings must be at least 1, got 0"),
         (lambda: flows.nice([4], hidden_units=()), r"hidden_units must be at least 1, got \(\)"),
         (lambda: flows.nice([1]), "flows.nice: .* size must be at least 2, got 1. Use flows.maf"),

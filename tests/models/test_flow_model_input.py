@@ -157,11 +157,37 @@ def test_bad_input(name, method):
         (np.float32(0.0), ValueError, r"\[\.\.\., 2\], got \[\]"),
         (np.full((3, 2), np.nan, "float32"), ValueError, "NaN in 3 of 3 rows"),
         (np.full(2, np.nan, "float32"), ValueError, "NaN in"),
+        (list(X), TypeError, r"got a list of 40. Stack them: np.stack\(x\)"),
+        (np.array([["a", 1.0]], object), TypeError, "or holes: tables.TableFlow, which takes"),
     ],
 )
 def test_bad_input_of_log_prob(x, error, message):
     with pytest.raises(error, match=message):
         FlowModel(gaussian()).log_prob(x)
+
+
+@pytest.mark.parametrize(
+    ("event_shape", "shape", "remedy"),
+    [
+        ([4, 4, 1], [9, 4, 4], r"one channel: x\[..., None\]"),
+        ([4, 2, 3], [9, 3, 4, 2], r"np.moveaxis\(x, 1, -1\)"),
+        ([4, 4, 1], [9, 16], r"x.reshape\(-1, 4, 4, 1\)"),
+        ([16], [9, 4, 4, 1], r"x.reshape\(-1, 16\)"),
+        ([4, 2, 3], [9, 2, 4, 3], r"event_shape is x.shape\[1:\]"),
+        ([16], [9, 15], r"event_shape is x.shape\[1:\]"),
+    ],
+)
+def test_the_way_from_one_shape_to_another_is_said(event_shape, shape, remedy):
+    model = compiled(tfd.Sample(tfd.Normal(tf.Variable(0.0), 1.0), event_shape))
+    with pytest.raises(ValueError, match=remedy):
+        model.evaluate(np.zeros(shape, "float32"))
+
+
+@pytest.mark.parametrize("n", ["3", 2.0, [2.5], True])
+def test_bad_numbers_of_samples(n):
+    for draw in (FlowModel(gaussian()).sample, FlowModel(gaussian()).sample_and_log_prob):
+        with pytest.raises(TypeError, match="n, how many samples, must be an int or a shape, got"):
+            draw(n)
 
 
 @pytest.mark.parametrize(

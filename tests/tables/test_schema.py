@@ -103,6 +103,12 @@ def test_bad_arguments():
         tables.Schema({"a": "real"})
     with pytest.raises(TypeError, match="expected a dictionary of columns"):
         tables.Schema({})
+    for value in (1.5, "red"):
+        with pytest.raises(TypeError, match=rf"column 'a': .* got {value!r}. For one row write"):
+            tables.Schema.infer({"a": value})
+    row = type("Series", (), {"to_frame": None})()  # As pandas's.
+    with pytest.raises(TypeError, match=r"got Series. For one row take frame.iloc\[\[0\]\]"):
+        tables.Schema.infer(row)
     with pytest.raises(ValueError, match="low must be below high"):
         tables.bounded(2, 1)
     with pytest.raises(ValueError, match="the steps of 0.3 must lead from 0 to 1"):

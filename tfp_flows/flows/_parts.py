@@ -36,10 +36,14 @@ class SeedStream:
 
 def event_of(event_shape, ranks, recipe):
     """Checks an event shape and returns it as a tuple of `int`."""
+    forms = " or ".join({1: "[D]", 2: "[T, C]", 3: "[H, W, C]"}[rank] for rank in ranks)
+    wanted = f"flows.{recipe}: event_shape must be {forms}, got "
+    remedy = "It is the shape of one example: x.shape[1:]."
+    if np.ndim(event_shape) > 1:
+        raise ValueError(f"{wanted}data of shape {list(np.shape(event_shape))}. {remedy}")
     shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
     if len(shape) not in ranks or any(n is None or int(n) < 1 for n in shape):
-        forms = " or ".join({1: "[D]", 2: "[T, C]", 3: "[H, W, C]"}[rank] for rank in ranks)
-        raise ValueError(f"flows.{recipe}: event_shape must be {forms}, got {list(shape)}.")
+        raise ValueError(f"{wanted}{list(shape)}. {remedy}")
     return tuple(int(n) for n in shape)
 
 

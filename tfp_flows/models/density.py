@@ -476,6 +476,10 @@ class Density:
 
     def _sample_arguments(self, method, n, context):
         """The sample shape and the context as tensors, checked."""
+        if not tf.is_tensor(n) and np.asarray(n).dtype.kind not in "iu" and np.size(n):
+            raise TypeError(
+                f"FlowModel.{method}: n, how many samples, must be an int or a shape, got {n!r}."
+            )
         shape = tf.reshape(tf.convert_to_tensor(n, dtype=tf.int32), [-1])
         known = tf.get_static_value(shape)  # None for a tensor inside a tf.function
         if known is not None and (known < 1).any():

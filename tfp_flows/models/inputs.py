@@ -105,7 +105,8 @@ def check_array(x, example, batched=True):
     if dtype == tf.string:
         raise TypeError(
             f"{title}: expected {wanted.name} data, got an array of {x.dtype}, text or mixed "
-            f"columns. Encode them as numbers: x.astype('{wanted.name}')."
+            f"columns. Columns of numbers: x.astype('{wanted.name}'). A table with categories or "
+            "holes: tables.TableFlow, which takes the frame as it is."
         )
     if not example.event_dtype.is_floating and dtype.is_floating:
         raise TypeError(
@@ -148,6 +149,7 @@ def check_array(x, example, batched=True):
     ):
         raise ValueError(
             f"{title}: expected data of shape [{wanted_shape}], got {shape.as_list()}."
+            + (_reshaping(tuple(shape.as_list()[1:]), tuple(event)) if batched else "")
         )
     if batched and shape.rank and shape[0] == 0:
         raise ValueError(f"{title}: no data: got {shape.as_list()}, which has no rows.")
@@ -155,6 +157,17 @@ def check_array(x, example, batched=True):
         check_nan(x, f"{title}: the data hold")
     if example.num_levels is not None:
         check_levels(x, example)
+
+
+def _reshaping(given, wanted):
+    """What makes rows of one shape those of another, if that is plain to see."""
+    if wanted == (*given, 1):
+        return " Add the axis of the one channel: x[..., None]."
+    if len(given) == len(wanted) == 3 and (*given[1:], given[0]) == wanted:
+        return " Channels come last: np.moveaxis(x, 1, -1)."
+    if len(given) != len(wanted) and None not in given and np.prod(given) == np.prod(wanted):
+        return f" Reshape them: x.reshape({', '.join(map(str, (-1, *wanted)))})."
+    return " Or build the flow for these rows: its event_shape is x.shape[1:]."
 
 
 def warn_of_discrete(x, example, rows=1000):
@@ -383,6 +396,13 @@ def _as_raw(tensor, example):
 
 def arrays(x, context, weight, example, batched=True):
     """Data as Keras takes them, checked: x, y and sample weights."""
+    for given, whole in ((x, True), (context, not example.raw)):
+        # Of up to three it may be data, context and weights.
+        if whole and isinstance(given, list) and len(given) > 3 and hasattr(given[0], "__array__"):
+            raise TypeError(
+                f"{example.title}: expected one array, got a list of {len(given)}. Stack them: "
+                "np.stack(x)."
+            )
     x, context, weight = (as_array(a, example.dtype) for a in (x, context, weight))
     check_data(x, context, example, batched)
     return with_weights(x, context, weight, example)

@@ -170,10 +170,17 @@ def columns_in(frame, owner):
             raise ValueError(f"{owner}: two columns of the frame have one name. Rename one.")
         frame = {name: frame[name] for name in frame.columns}
     if not isinstance(frame, dict) or not frame:
+        row = hasattr(frame, "to_frame")
         raise TypeError(
             f"{owner}: expected a pandas DataFrame or a dictionary of columns, got "
-            f"{type(frame).__name__}."
+            f"{type(frame).__name__}." + " For one row take frame.iloc[[0]]." * row
         )
+    for name, values in frame.items():
+        if isinstance(values, str) or not hasattr(values, "__len__"):
+            raise TypeError(
+                f"{owner}: column '{name}': expected an array or a list of values, got {values!r}. "
+                f"For one row write [{values!r}]."
+            )
     lengths = {name: len(values) for name, values in frame.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{owner}: expected columns of one length, got {lengths}.")
