@@ -219,24 +219,26 @@ class TableDistribution(tfp.distributions.Distribution):
         """
         there = ~tf.math.is_nan(x)
         count, draws = len(self._columns), 32
+        sizes = [self._num_parameters(column) for column in self._columns]
+        owner = np.repeat(np.arange(count), sizes)
 
-        def one(column):
-            before = there & (tf.range(count) != column)
-            parameters = self._parameters_given(x, before)
-            scores = self._scores(x, parameters)[:, column]
+        def body(column, own):
+            others = there & (tf.range(count) != column)
+            every = tf.concat(self._parameters_given(x, others), axis=-1)
+            return column + 1, tf.where(owner == column, every, own)
 
-            def drawn(number):
-                seed = tf.stack([column, number])
-                return self._scores(self._draws(parameters, seed), parameters)[:, column]
+        start = tf.zeros([tf.shape(x)[0], len(owner)], x.dtype)
+        own = tf.while_loop(lambda column, _: column < count, body, (tf.constant(0), start))[1]
+        # Of each column given all others: so the draws of all are made, and scored, at once.
+        parameters = tf.split(own, sizes, axis=-1)
 
-            mean = tf.reduce_mean(
-                tf.map_fn(drawn, tf.range(draws), fn_output_signature=tf.float64), axis=0
-            )
-            return tf.stack([scores, mean])
+        def drawn(number):
+            return self._scores(self._draws(parameters, tf.stack([0, number])), parameters)
 
-        found = tf.map_fn(one, tf.range(count), fn_output_signature=tf.float64)
-        found = tf.where(there, tf.transpose(found, [1, 2, 0]), np.float64(math.nan))
-        return found[0], found[1]
+        scores = tf.map_fn(drawn, tf.range(draws), fn_output_signature=tf.float64)
+        nan = np.float64(math.nan)
+        found = tf.where(there, self._scores(x, parameters), nan)
+        return found, tf.where(there, tf.reduce_mean(scores, axis=0), nan)
 
     def _one_place(self, x):
         """The estimate of a row's log-probability by one random place of a random order."""
