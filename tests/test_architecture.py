@@ -38,7 +38,15 @@ ARROWS = {
     "export": {"preprocessing", "version"},
     "objectives": {"bijectors"},
     "models": {"bijectors", "distributions", "objectives", "preprocessing", "saving", "export"},
-    "tables": {"conditioners", "elementwise", "bijectors", "models", "plots", "saving"},
+    "tables": {
+        "conditioners",
+        "elementwise",
+        "bijectors",
+        "distributions",
+        "models",
+        "plots",
+        "saving",
+    },
     "estimators": {"flows", "models", "preprocessing"},
     "testing": {"bijectors", "models"},
 }

@@ -59,3 +59,16 @@ def test_exact_where_all_ways_are_equal_and_nothing_outside():
     assert image.log_prob(tf.ones([5, 2, 2, 1]), seed=0).shape == [5]
     with pytest.raises(ValueError, match="event_ndims must be an integer >= 1, got 0"):
         AbsoluteValue(0)
+
+
+@pytest.mark.parametrize(
+    ("transform", "event_shape", "message"),
+    [
+        (AbsoluteValue(2), [3], r"AbsoluteValue: expected latents of rank 2.* events \[3\]"),
+        (AbsoluteValue(), [3, 2], r"of rank 1, got events \[3, 2\]. Pass event_ndims=2"),
+        (Sort(), [3, 2], r"Sort: expected latents of rank 1, got events \[3, 2\]. Reshape"),
+    ],
+)
+def test_events_of_another_rank_are_refused(transform, event_shape, message):
+    with pytest.raises(ValueError, match=message):
+        Surjected(tfd.Sample(tfd.Normal(0.0, 1.0), event_shape), transform)

@@ -48,6 +48,18 @@ def test_samples_of_every_context(flow):
     assert traced.shape == (3, 5, 2)
 
 
+def test_slices_are_those_of_the_context(flow):
+    grid = tfp_flows.condition(flow, np.stack([C, C[::-1], 0.0 * C]))  # batch shape [3, 5]
+    whole = grid.log_prob(X[0]).numpy()
+    for index in (0, -1, slice(1, None), (1, 2), (..., 2), (slice(None), 4), (tf.newaxis, 1)):
+        part = grid[index]
+        assert part.batch_shape == whole[index].shape
+        np.testing.assert_allclose(part.log_prob(X[0]), whole[index], rtol=1e-5)
+    assert grid[1, 2].sample(7).shape == (7, 2)
+    with pytest.raises(IndexError, match="too many indices, 3, for the batch shape"):
+        grid[0, 0, 0]
+
+
 def test_variables_are_seen_once_and_train(flow):
     context = tf.Variable(C)
     posteriors = tfp_flows.condition(flow, context)

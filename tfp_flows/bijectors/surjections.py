@@ -50,6 +50,10 @@ class AbsoluteValue(StochasticTransform):
         """The object of `get_config`."""
         return cls(**config)
 
+    def data_event_shape(self, latent_event_shape):
+        """That of the latent."""
+        return _of_rank(self._event_ndims, latent_event_shape, self, "Pass event_ndims={}")
+
     def draw_noise(self, shape, seed, event_shape):
         """Uniform numbers `[*shape, *event_shape]`, below 1/2 for a minus."""
         return tf.random.stateless_uniform([*shape, *event_shape], seed)
@@ -95,6 +99,10 @@ class Sort(StochasticTransform):
         """The object of `get_config`."""
         return cls(**config)
 
+    def data_event_shape(self, latent_event_shape):
+        """That of the latent."""
+        return _of_rank(1, latent_event_shape, self, "Reshape them by a tfb.Reshape")
+
     def draw_noise(self, shape, seed, event_shape):
         """Uniform numbers `[*shape, n]`, whose ranks are an order."""
         return tf.random.stateless_uniform([*shape, *event_shape], seed)
@@ -109,6 +117,17 @@ class Sort(StochasticTransform):
     def forward(self, z, seed=None, context=None):
         """The entries in rising order."""
         return tf.sort(z, axis=-1)
+
+
+def _of_rank(rank, event_shape, transform, remedy):
+    """The shape of events, if they have this rank: with another `v` counts the wrong entries."""
+    shape = tf.TensorShape(event_shape)
+    if shape.rank not in (None, rank):
+        raise ValueError(
+            f"{type(transform).__name__}: expected latents of rank {rank}, got events "
+            f"{shape.as_list()}. {remedy.format(shape.rank)}."
+        )
+    return shape
 
 
 def _where(inside, value, dtype):

@@ -97,6 +97,25 @@ class Conditioned(tfp.distributions.Distribution):
     def _parameter_properties(cls, dtype, num_classes=None):
         return {}
 
+    def __getitem__(self, slices):
+        """The distribution of some of the contexts, by an index of the batch shape."""
+        # TFP slices parameters, and the context has not the batch shape where it broadcasts.
+        slices = slices if isinstance(slices, tuple) else (slices,)
+        count = sum(s is not tf.newaxis and s is not Ellipsis for s in slices)
+        if count > self.batch_shape.rank:
+            raise IndexError(
+                f"{title_of(self)}: too many indices, {count}, for the batch shape "
+                f"{self.batch_shape}."
+            )
+        if not any(s is Ellipsis for s in slices):
+            slices = (*slices, Ellipsis)
+        context = self._context_for(self.batch_shape_tensor())
+
+        def part(tensor, shape):
+            return tensor[(*slices, *[slice(None)] * len(shape))]
+
+        return self.copy(context=contexts.each(part, context, self._road.context_shapes))
+
     def _event_shape(self):
         return self._distribution.event_shape
 

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 from tfp_flows import elementwise
 from tfp_flows.bijectors.modes import in_training_mode
 from tfp_flows.bijectors.network import Network
+from tfp_flows.distributions.unbatched import Unbatched
 
 tfd = tfp.distributions
 
@@ -21,7 +22,7 @@ _IMPOSSIBLE = np.float64(-math.inf)
 _FEW_LEVELS = 32
 
 
-class TableDistribution(tfp.distributions.Distribution):
+class TableDistribution(Unbatched):
     """Rows of a table, one network giving the distribution of each column given any others.
 
         log p(x) = sum_i log p(x_{o_i} | x_{o_1}, ..., x_{o_{i-1}})       along an order o
@@ -147,24 +148,8 @@ class TableDistribution(tfp.distributions.Distribution):
         """The `tables.Schema`, with what it measured."""
         return self._schema
 
-    @classmethod
-    def _parameter_properties(cls, dtype, num_classes=None):
-        return {}
-
     def _event_shape(self):
         return tf.TensorShape([len(self._columns)])
-
-    def _event_shape_tensor(self):
-        return tf.constant([len(self._columns)], tf.int32)
-
-    def _batch_shape(self):
-        return tf.TensorShape([])
-
-    def _batch_shape_tensor(self):
-        return tf.constant([], tf.int32)
-
-    def _default_event_space_bijector(self):
-        return None
 
     # --- Densities. ---
 
