@@ -130,3 +130,9 @@ def test_without_scikit_learn(monkeypatch):
     message = r'tfp_flows.estimators needs scikit-learn: pip install "tfp_flows\[sklearn\]"'
     with pytest.raises(ImportError, match=message):
         real("tfp_flows.estimators")
+
+
+def test_columns_that_float32_cannot_tell_apart_are_refused():
+    rows = np.random.default_rng(0).normal(size=(50, 2)) * [1.0, 100.0] + [0.0, 1.7e9]
+    with pytest.raises(ValueError, match="column 1 .* deviation 9.* around 1.7e.09.* Subtract its"):
+        FlowDensity(epochs=1).fit(rows)

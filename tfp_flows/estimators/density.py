@@ -12,6 +12,7 @@ from tfp_flows.models import FlowModel, datasets
 
 _ROWS = 4096  # that are scored at a time
 _SEEDS = 2**31 - 1
+_COARSEST = 1e-3  # steps of float32, as a share of a column's deviation
 
 
 class FlowDensity(DensityMixin, BaseEstimator):
@@ -113,6 +114,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         rate = _checks.positive_number(self.learning_rate, "learning_rate", title)
         patience = _checks.positive_integer(self.patience, "patience", title)
         x = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        _check_digits(x, title)
         rng = check_random_state(self.random_state)
         seed, order = rng.randint(_SEEDS), rng.permutation(len(x))
         held_out = 0
@@ -202,3 +204,17 @@ class FlowDensity(DensityMixin, BaseEstimator):
         number = _checks.positive_integer(n_samples, "n_samples", "FlowDensity.sample")
         seed = check_random_state(random_state).randint(_SEEDS)
         return self.model_.sample(number, seed=seed).numpy()
+
+
+def _check_digits(x, title):
+    """Refuses columns whose rows float32 rounds to a few values: times in seconds since 1970."""
+    spacing = np.spacing(np.abs(x).max(axis=0).astype(np.float32)).astype(np.float64)
+    deviation = x.std(axis=0)
+    lost = np.flatnonzero((deviation > 0.0) & (spacing > _COARSEST * deviation))
+    if len(lost):
+        column = lost[0]
+        raise ValueError(
+            f"{title}: column {column} has the deviation {deviation[column]:.3g} around "
+            f"{x[:, column].mean():.3g}, where float32 has steps of {spacing[column]:.3g}. Subtract "
+            "its mean first."
+        )
