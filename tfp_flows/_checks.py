@@ -37,6 +37,17 @@ def positive_integer(value, name, title):
     return integer(value, name, title, least=1)
 
 
+def vector_size(value, name, title):
+    """`value` as an `int`, the size of a vector; raises as `integer`, of shapes by another remedy."""
+    if isinstance(value, (dict, list, tuple)):
+        raise TypeError(
+            f"{title}: {name} must be the size of a vector, an integer >= 1, got {value!r}. Join "
+            "what it is made of to one vector; contexts a step or a pixel, or several by name, are "
+            "taken by flows.wavenet, pixel_cnn, pixel_rnn and tarflow."
+        )
+    return positive_integer(value, name, title)
+
+
 def positive_integers(values, name, title):
     """A tuple of positive integers, such as the widths of hidden layers; raises as `integer`."""
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):

@@ -274,3 +274,12 @@ def test_a_floor_of_the_scale_bounds_the_density_of_a_constant_entry():
     np.testing.assert_allclose(np.add(found, np.log(2 * np.pi)), [50.0, -np.log(0.01)], rtol=1e-5)
     with pytest.raises(ValueError, match=r"min_scale must lie in \(0, 1\), got 2"):
         flows.nice([2], min_scale=2.0)
+
+
+@pytest.mark.parametrize(
+    "recipe", ["maf", "real_nvp", "nice", "continuous", "gaussian", "residual"]
+)
+def test_a_context_of_another_shape_says_where_it_is_taken(recipe):
+    for size in ({"a": 2, "b": 3}, [4, 2]):
+        with pytest.raises(TypeError, match="the size of a vector, .* to one vector; contexts a "):
+            getattr(flows, recipe)([2], context_size=size)

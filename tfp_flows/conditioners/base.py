@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows._checks import integer, positive_integer
+from tfp_flows._checks import integer, positive_integer, vector_size
 
 # Activations that pass about half of their input's second moment, for which He's variance
 # of 2 / fan_in keeps the scale of the activations from layer to layer.
@@ -189,7 +189,7 @@ class Conditioner(keras.layers.Layer):
     # --- Checks. ---
 
     def _checked_context_size(self, value):
-        return positive_integer(value, "context_size", self._title())
+        return vector_size(value, "context_size", self._title())
 
     def _title(self):
         return f"{type(self).__name__} '{self.name}'"

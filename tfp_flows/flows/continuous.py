@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tfp_flows import bijectors, conditioners
+from tfp_flows._checks import vector_size
 from tfp_flows.flows._parts import SeedStream, event_of, flow_of, layer_policy, make_base, positive
 
 
@@ -57,6 +58,8 @@ def continuous(
     """
     (size,) = event_of(event_shape, (1,), "continuous")
     positive("continuous", hidden_units=hidden_units)
+    if context_size is not None:
+        context_size = vector_size(context_size, "context_size", "flows.continuous")
     next_seed = SeedStream(seed, "continuous")
     velocity = conditioners.MLP(
         size,

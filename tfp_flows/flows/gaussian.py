@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from tfp_flows import bijectors, conditioners
 from tfp_flows import elementwise as elementwise_maps
+from tfp_flows._checks import vector_size
 from tfp_flows.flows._parts import SeedStream, event_of, flow_of, layer_policy, make_base
 
 
@@ -53,6 +54,7 @@ def gaussian(
       C.2.
     """
     (size,) = event_of(event_shape, (1,), "gaussian")
+    context_size = vector_size(context_size, "context_size", "flows.gaussian")
     network = conditioners.MLP(
         2 * size,
         hidden_units=hidden_units,
