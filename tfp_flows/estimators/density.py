@@ -215,6 +215,6 @@ def _check_digits(x, title):
         column = lost[0]
         raise ValueError(
             f"{title}: column {column} has the deviation {deviation[column]:.3g} around "
-            f"{x[:, column].mean():.3g}, where float32 has steps of {spacing[column]:.3g}. Subtract "
-            "its mean first."
+            f"{x[:, column].mean():.3g}, where float32 has steps of {spacing[column]:.3g}. "
+            "Subtract its mean first."
         )
