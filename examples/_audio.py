@@ -6,6 +6,7 @@ import zipfile
 
 import matplotlib
 import numpy as np
+from _command import InputError
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -25,10 +26,6 @@ VOWELS = {
     "hud": (640, 1190),
     "heard": (490, 1350),
 }
-
-
-class InputError(Exception):
-    """Something that the user gave cannot be used; the message says what to do."""
 
 
 # --- Recordings. ---

@@ -5,6 +5,7 @@ import zipfile
 
 import matplotlib
 import numpy as np
+from _command import InputError
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -13,10 +14,6 @@ KERAS_SETS = ("mnist", "fashion_mnist", "cifar10")
 TRAIN_KEYS = ("x_train",)
 HELD_OUT_KEYS = ("x_test", "x_heldout")
 DIGITS_HELD_OUT = 297
-
-
-class InputError(Exception):
-    """Something that the user gave cannot be used; the message says what to do."""
 
 
 # --- Loading. ---

@@ -49,8 +49,8 @@ import tensorflow_probability as tfp
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import _audio
-from _audio import InputError
 from _budget import Budget
+from _command import InputError, require_positive, run_or_say
 
 import tfp_flows
 from tfp_flows import FlowModel, flows, preprocessing
@@ -305,10 +305,8 @@ def parse(arguments=None):
     add("--restart", action="store_true", help="drop what --out holds, start afresh")
     add("--quiet", action="store_true", help="a line an epoch, no bar")
     args = parser.parse_args(arguments)
-    for name in ("minutes", "epochs", "steps", "clip", "takes", "filters", "layers", "batch_size"):
-        value = getattr(args, name)
-        if value is not None and not 0 < value < math.inf:
-            parser.error(f"--{name.replace('_', '-')} must be positive, got {value}")
+    names = "minutes", "epochs", "steps", "clip", "takes", "filters", "layers", "batch_size"
+    require_positive(parser, args, names)
     if min(args.steps, args.clip) <= 2 ** (args.layers - 1):
         parser.error(
             f"--steps and --clip must be more than {2 ** (args.layers - 1)}, what the last of "
@@ -321,10 +319,7 @@ def parse(arguments=None):
 
 def main(arguments=None):
     """Runs it all, or says what is wrong."""
-    try:
-        run(parse(arguments))
-    except (InputError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+    run_or_say(run, parse(arguments))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import _posterior
 import keras
 import numpy as np
 
@@ -117,21 +118,7 @@ def train(args, rng):
     model = FlowModel(flow, context_network=summary_network(16))
     theta = prior(args.simulations, rng)
     x = simulate(theta, rng).astype("float32")
-    held_out = len(theta) // 10
-    steps = args.epochs * -(-(len(theta) - held_out) // args.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(args.learning_rate, steps)
-    model.compile(keras.optimizers.Adam(rate, clipnorm=5.0))
-    theta = theta.astype("float32")
-    history = model.fit(
-        theta[held_out:],
-        x[held_out:],
-        validation_data=(theta[:held_out], x[:held_out]),
-        batch_size=args.batch_size,
-        epochs=args.epochs,
-        verbose=0,
-        callbacks=[keras.callbacks.EarlyStopping(patience=10, restore_best_weights=True)],
-    ).history
-    return model, history
+    return model, _posterior.fit(model, theta, x, args, patience=10)
 
 
 def main():

@@ -45,7 +45,7 @@ import tensorflow_probability as tfp
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import _images
 from _budget import Budget
-from _images import InputError
+from _command import require_positive, run_or_say
 
 from tfp_flows import FlowModel, flows, preprocessing
 
@@ -230,19 +230,13 @@ def parse(arguments=None):
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--out", default="runs/pixels", help="the run's folder: %(default)s")
     args = parser.parse_args(arguments)
-    for name in ("minutes", "width", "batch_size", "learning_rate", "limit"):
-        value = getattr(args, name)
-        if value is not None and not 0 < value < math.inf:
-            parser.error(f"--{name.replace('_', '-')} must be positive, got {value}")
+    require_positive(parser, args, ("minutes", "width", "batch_size", "learning_rate", "limit"))
     return args
 
 
 def main(arguments=None):
     """Runs it all, or says what is wrong."""
-    try:
-        run(parse(arguments))
-    except (InputError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+    run_or_say(run, parse(arguments))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import _posterior
 import keras
 import matplotlib
 
@@ -122,20 +123,7 @@ class Posterior:
         # The box of the prior: the flow lives in all of the plane, its samples in the box.
         self.model = FlowModel(tfd.TransformedDistribution(flow, tfb.Sigmoid(low=-1.0, high=1.0)))
         keras.utils.set_random_seed(args.seed)
-        held_out = len(theta) // 10
-        steps = args.epochs * -(-(len(theta) - held_out) // args.batch_size)
-        rate = keras.optimizers.schedules.CosineDecay(args.learning_rate, steps)
-        self.model.compile(keras.optimizers.Adam(rate, clipnorm=5.0))
-        theta, x = theta.astype("float32"), self._context(x)
-        self.history = self.model.fit(
-            theta[held_out:],
-            x[held_out:],
-            validation_data=(theta[:held_out], x[:held_out]),
-            batch_size=args.batch_size,
-            epochs=args.epochs,
-            verbose=0,
-            callbacks=[keras.callbacks.EarlyStopping(patience=20, restore_best_weights=True)],
-        ).history
+        self.history = _posterior.fit(self.model, theta, self._context(x), args)
 
     def _context(self, x):
         return ((x - self._center) / self._scale).astype("float32")

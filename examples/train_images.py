@@ -38,7 +38,7 @@ import tensorflow_probability as tfp
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import _images
 from _budget import Budget
-from _images import InputError
+from _command import InputError, require_positive, run_or_say
 
 from tfp_flows import FlowModel, bijectors, flows, preprocessing
 
@@ -372,13 +372,8 @@ def parse(arguments=None):
     for name, value in DEFAULTS[args.model].items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    for name in ("epochs", "minutes", "limit", "batch_size", "learning_rate", "clip", "width"):
-        value = getattr(args, name)
-        if value is not None and not 0 < value < math.inf:
-            parser.error(f"--{name.replace('_', '-')} must be positive, got {value}")
-    for name in ("levels", "steps", "temperature"):
-        if not getattr(args, name) > 0:
-            parser.error(f"--{name} must be positive, got {getattr(args, name)}")
+    names = "epochs", "minutes", "limit", "batch_size", "learning_rate", "clip", "width"
+    require_positive(parser, args, [*names, "levels", "steps", "temperature"])
     if args.alpha is not None and not 0 <= args.alpha < 0.5:
         parser.error(f"--alpha must be at least 0 and below 0.5, got {args.alpha}")
     if not 0 <= args.seed < 2**31 - 1001:
@@ -391,13 +386,7 @@ def parse(arguments=None):
 def main():
     """Trains or scores."""
     args = parse()
-    try:
-        if args.score:
-            score_files(args)
-        else:
-            train(args)
-    except (InputError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+    run_or_say(score_files if args.score else train, args)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ import argparse
 import json
 import os
 import pathlib
+import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -38,6 +39,9 @@ import keras
 import numpy as np
 
 from tfp_flows import FlowModel, flows, metrics
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "examples"))
+import _posterior
 
 
 class GaussianMixture:
@@ -201,21 +205,7 @@ def trained(task, args, rng):
     )
     model = FlowModel(flow)
     keras.utils.set_random_seed(args.seed)
-    held_out = len(theta) // 10
-    steps = args.epochs * -(-(len(theta) - held_out) // args.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(args.learning_rate, steps)
-    model.compile(keras.optimizers.Adam(rate, clipnorm=5.0))
-    theta = theta.astype("float32")
-    history = model.fit(
-        theta[held_out:],
-        context(x[held_out:]),
-        validation_data=(theta[:held_out], context(x[:held_out])),
-        batch_size=args.batch_size,
-        epochs=args.epochs,
-        verbose=0,
-        callbacks=[keras.callbacks.EarlyStopping(patience=20, restore_best_weights=True)],
-    ).history["val_loss"]
-    return model, context, history
+    return model, context, _posterior.fit(model, theta, context(x), args)["val_loss"]
 
 
 def summary_of(scores):

@@ -96,6 +96,13 @@ def test_what_cannot_be_guessed(values, error, message):
         tables.Schema.infer({"a": values})
 
 
+def test_nan_among_strings_is_no_level():
+    frame = {"kind": ["a", float("nan"), "b", "b"], "n": [1, 2, 3, 3]}
+    schema = tables.Schema.infer(frame, verbose=False)
+    assert schema.columns["kind"].levels == ("a", "b")
+    np.testing.assert_array_equal(schema.encode(frame)[:, 0], [0, np.nan, 1, 1])
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="the frame has no column 'z'"):
         tables.Schema.infer({"a": [1.0, 2.0]}, z=tables.count())

@@ -1,5 +1,7 @@
 """A frame in, a frame out."""
 
+import pickle
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -159,6 +161,11 @@ def test_a_file_gives_the_same_table_and_trains_on(table, tmp_path):
     FlowModel(flows.maf([2], num_layers=1, hidden_units=(4,), seed=0)).save(tmp_path / "o.keras")
     with pytest.raises(ValueError, match="holds no table but a _?TransformedDistribution"):
         TableFlow.load(tmp_path / "o.keras")
+
+
+def test_it_may_be_pickled(table):
+    again = pickle.loads(pickle.dumps(table))
+    np.testing.assert_array_equal(again.log_prob(frame_of(9)), table.log_prob(frame_of(9)))
 
 
 def test_an_export_scores_rows_with_holes(table, tmp_path):

@@ -192,7 +192,9 @@ def columns_in(frame, owner):
 def _array(values):
     """A column as an array, its pandas categories as `.categories` of a subclass's."""
     categories = getattr(getattr(values, "dtype", None), "categories", None)
-    found = np.asarray(values, object if categories is not None else None)
+    # A list of strings and NaN would become one of strings, "nan" among them.
+    texts = isinstance(values, (list, tuple)) and any(isinstance(v, str) for v in values)
+    found = np.asarray(values, object if texts or categories is not None else None)
     if found.dtype.kind in "fiub":
         return found
     plain = [None if columns_of._is_missing(v) else v for v in found.tolist()]

@@ -328,6 +328,9 @@ class TableFlow:
 
     # --- Inside. ---
 
+    def __getstate__(self):
+        return {**vars(self), "_functions": {}}  # Graphs cannot be pickled.
+
     def _check_fitted(self, method):
         if self._model is None:
             raise ValueError(f"TableFlow.{method}: not fitted yet. Call `fit`, or load a file.")
