@@ -38,7 +38,7 @@ def positive_integer(value, name, title):
 
 
 def vector_size(value, name, title):
-    """`value` as an `int`, the size of a vector; of a shape `integer`'s error names a remedy."""
+    """`value` as an `int`, the size of a vector; raises as `integer`, and of shapes says more."""
     if isinstance(value, (dict, list, tuple)):
         raise TypeError(
             f"{title}: {name} must be the size of a vector, an integer >= 1, got {value!r}. Join "
