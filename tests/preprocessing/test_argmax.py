@@ -52,7 +52,7 @@ def test_bound_below_and_weights_at_the_integral(pairs):
     table = np.array([[largest(entry, k) for k in range(3)] for entry in range(2)])
     np.testing.assert_allclose(table.sum(axis=1), 1.0, rtol=1e-8)
     exact = np.log(table[[0, 1], EVERY]).sum(axis=1)
-    assert_bound(pairs, EVERY, exact=exact, num_draws=4000)
+    assert_bound(pairs, EVERY, exact=exact, num_draws=20_000)
 
 
 def test_the_others_lie_below_and_their_density_is_the_jacobians(pairs):
