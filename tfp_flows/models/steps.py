@@ -19,6 +19,7 @@ from tfp_flows.models.diagnosis import (
     spoilt_variable,
 )
 from tfp_flows.models.inputs import checks_of_batch, unpack
+from tfp_flows.models.pieces import sum_over_pieces
 from tfp_flows.preprocessing import bits_per_dim
 
 # The streams of noise: the first half of their seeds; a counter is the second. A dequantization has
@@ -96,7 +97,7 @@ class Steps:
         variables = self.trainable_variables
         busy = tf.cast(tf.math.count_nonzero(counts), rows.dtype)
 
-        def total_and_gradients(x, context, weight, rows):
+        def total_and_gradients(x, context, weight, noise, rows, busy, seed):
             with tf.GradientTape() as tape:
                 total, loss = self._total_and_loss(
                     x, context, weight, rows, busy, seed, noise, training=True
@@ -104,11 +105,15 @@ class Steps:
                 scaled = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, variables)
             # Dense; `None` for a variable that the loss does not depend on.
-            gradients = [g if g is None else tf.convert_to_tensor(g) for g in gradients]
+            gradients = [
+                g if g is None else tf.ensure_shape(tf.convert_to_tensor(g), v.shape)
+                for g, v in zip(gradients, variables, strict=True)
+            ]
             return total, loss, gradients, self._squares(gradients, loss.dtype)
 
         compute = self._compiled(total_and_gradients)
-        results = self._unless_empty(x, lambda: compute(x, context, weight, rows))
+        batch = (x, context, weight, noise)
+        results = self._unless_empty(x, lambda: self._sums(compute, batch, rows, busy, seed))
         losses = replicas.of_each_replica(results[1])
         total, _, gradients, squares = replicas.sum_over_replicas(results)
         check = self._check_finite(losses, gradients, squares, x, context)
@@ -129,7 +134,7 @@ class Steps:
         rows = tf.cast(tf.reduce_sum(counts), self._example.dtype)
         busy = tf.cast(tf.math.count_nonzero(counts), rows.dtype)
 
-        def totals(x, context, weight, rows):
+        def totals(x, context, weight, noise, rows, busy, seed):
             results = self._total_and_loss(x, context, weight, rows, busy, seed, noise)
             if self._nats is None:
                 return results
@@ -137,7 +142,8 @@ class Steps:
             return *results, self._weighted(nats, weight)
 
         compute = self._compiled(totals)
-        results = self._unless_empty(x, lambda: compute(x, context, weight, rows))
+        batch = (x, context, weight, noise)
+        results = self._unless_empty(x, lambda: self._sums(compute, batch, rows, busy, seed))
         total, loss, *nats = replicas.sum_over_replicas(results)
         return self._update_metrics(nats[0] if nats else total, loss, rows, bool(nats))
 
@@ -147,6 +153,27 @@ class Steps:
         x = self._prepare(self._checked(x))
         compute = self._compiled(lambda x, c: self._log_prob(x, self._embedded(c)))
         return self._unless_empty(x, lambda: compute(x, context))
+
+    def _sums(self, compute, batch, rows, busy, seed):
+        """What `compute` gives for a batch; in pieces, if `compile` was told so.
+
+        Args:
+          compute: function of what a batch is made of, and of the other arguments. All that it
+            returns are sums over rows.
+          batch: tuple, of this replica.
+          rows, busy, seed: as of `_total_and_loss`.
+        """
+        size = self._micro_batch_size
+        if size is None or (batch[0].shape[0] or size + 1) <= size:
+            return compute(*batch, rows, busy, seed)
+
+        def of_piece(piece, n, number):
+            own = seed
+            if seed is not None:
+                own = tf.random.experimental.stateless_fold_in(seed, n)
+            return compute(*piece, rows, busy * tf.cast(number, busy.dtype), own)
+
+        return sum_over_pieces(of_piece, batch, size)
 
     def _squares(self, gradients, dtype):
         """Half the sum of squares of each gradient that is there, `[number]`.
@@ -225,8 +252,8 @@ class Steps:
         Args:
           x, context, weight: of this replica.
           rows: number of rows of all replicas.
-          busy: number of replicas that have some. Of regularizers and other added losses, which
-            are the same in all, each of these adds its part.
+          busy: number of replicas that have some, times that of the pieces of a batch here. Of
+            regularizers and other added losses, which are the same in all, each adds its part.
           seed: that of the objective, or `None`.
           noise: that of the log-density, or `None`.
           training: whether it is for a gradient.
