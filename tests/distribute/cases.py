@@ -181,6 +181,14 @@ CASES = {
         },
     ),
     "steps_per_execution": Case(rows=61, compile={"steps_per_execution": 3}),
+    # Two replicas have another number of pieces each, or none, in the last batch.
+    "micro_batches": Case(
+        flow=glow,
+        rows=65,
+        integers=True,
+        optimizer={"rate": 0.005, "clipnorm": 0.05},
+        compile={"micro_batch_size": 3},
+    ),
     "eager": Case(on_workers=False, rows=61, compile={"run_eagerly": True}),
     "xla": Case(on_workers=False, rows=65, scores=True, compile={"jit_compile": True}),
     "batch_norm": Case(flow=lambda: maf(normalization="batch_norm"), rows=61),

@@ -34,6 +34,7 @@ from tfp_flows.models.inputs import (
 )
 from tfp_flows.models.noise import Noise
 from tfp_flows.models.persistence import Persistence
+from tfp_flows.models.pieces import check_size
 from tfp_flows.models.sampling import stateless_seed
 from tfp_flows.models.start import start
 from tfp_flows.models.steps import Steps, metrics_of
@@ -203,6 +204,7 @@ class FlowModel(Steps, Checks, Noise, Density, Completing, Persistence, keras.Mo
         object.__setattr__(self, "_own_metrics", [])
         self._functions = {}
         self._xla, self._asked_for_xla = False, "auto"
+        self._micro_batch_size = None
         self._start = None  # of the training that runs
         self.build()
 
@@ -336,7 +338,15 @@ class FlowModel(Steps, Checks, Noise, Density, Completing, Persistence, keras.Mo
         shape = input_shape["x"] if isinstance(input_shape, dict) else input_shape
         return tuple(shape[0][:1] if isinstance(shape[0], (tuple, list)) else shape[:1])
 
-    def compile(self, optimizer="adam", *, metrics=None, jit_compile="auto", **kwargs):
+    def compile(
+        self,
+        optimizer="adam",
+        *,
+        metrics=None,
+        jit_compile="auto",
+        micro_batch_size=None,
+        **kwargs,
+    ):
         """Sets the optimizer; the loss is the negative log-likelihood.
 
         Args:
@@ -349,14 +359,22 @@ class FlowModel(Steps, Checks, Noise, Density, Completing, Persistence, keras.Mo
             by couplings and masked autoregressive maps, whose steps take a half to a ninth then.
             On a CPU it takes a fifth from dense and masked networks, little from convolutions,
             and as long to compile as some thousand steps: `True` is for long trainings.
+          micro_batch_size: `int`, for batches that do not fit into memory: the most rows that a
+            device computes at once. A step of `fit` or `evaluate` goes through its rows in pieces
+            of that size and adds up their sums: losses, gradients, clipping and updates are those
+            of the whole batch to rounding, on any number of devices, and noise by the row (see
+            `Objective.draw_noise`) is the same too. Default: all rows at once. (An optimizer's
+            `gradient_accumulation_steps` takes the mean of the means of batches, which is that of
+            their rows if all have as many; one device alone.)
           **kwargs: `steps_per_execution`, `run_eagerly`, `auto_scale_loss` of
             `keras.Model.compile`. If networks compute in float16 by then, the loss is scaled by
             default.
 
         Raises:
           ValueError: if the distribution has no variables, a loss is given, two metrics have one
-            name, or there are metrics and an objective.
-          TypeError: if a metric is no function.
+            name, or there are metrics and an objective; if a batch is to be computed in pieces,
+            and a part takes moments of it (`BatchNorm`) or the objective compares its rows.
+          TypeError: if a metric is no function, or `micro_batch_size` no integer.
         """
         for extra in ("loss", "loss_weights", "weighted_metrics"):
             if kwargs.pop(extra, None) is not None:
@@ -403,10 +421,13 @@ class FlowModel(Steps, Checks, Noise, Density, Completing, Persistence, keras.Mo
         replicas.check_optimizer(
             self.distribute_strategy, optimizer, self.distribution, jit_compile, title
         )
+        size = check_size(
+            micro_batch_size, self.distribution, self._networks, self.objective, title
+        )
         own = metrics_of(metrics, [m.name for m in (self._loss_nats, self._bits_per_dim) if m])
         object.__setattr__(self, "_own_metrics", own)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
-        self._asked_for_xla = asked
+        self._asked_for_xla, self._micro_batch_size = asked, size
         use_fused_update(self.optimizer)
 
     @property

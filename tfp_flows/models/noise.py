@@ -51,17 +51,17 @@ class Noise:
         """What the objective draws with at a step: a seed of this replica, or noise of its rows.
 
         Returns:
-          The arguments of its loss, by name; empty for the likelihood.
+          The seed, and the noise of these rows or `None`; for the likelihood twice `None`.
         """
         if self._objective is None:
-            return {}
+            return None, None
         seed, fold_in = self._seed(1, stream, counter), tf.random.experimental.stateless_fold_in
         first = fold_in(seed, 0)  # One device's, by which any number of replicas draws.
         draw = self._objective.draw_noise
         noise = self._rows_of_noise(lambda shape: draw(self.distribution, *shape, first), x, counts)
         if noise is not None:
-            return {"seed": first, "noise": noise}
-        return {"seed": fold_in(seed, replicas.replica_id())}
+            return first, noise
+        return fold_in(seed, replicas.replica_id()), None
 
     def _rows_of_noise(self, draw, x, counts):
         """Of the noise of the global batch that of this replica's rows.

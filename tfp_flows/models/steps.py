@@ -10,6 +10,7 @@ from tfp_flows.bijectors import BatchNorm
 from tfp_flows.bijectors.modes import training_mode
 from tfp_flows.models import replicas
 from tfp_flows.models.inputs import unpack
+from tfp_flows.models.pieces import sum_over_pieces
 from tfp_flows.preprocessing import bits_per_dim
 
 
@@ -77,25 +78,29 @@ class Steps:
         counts = replicas.of_each_replica(tf.shape(x)[0])
         rows = tf.cast(tf.reduce_sum(counts), self._example.dtype)
         step = _private.steps_of(self.optimizer)
-        own = self._noise_of_objective(x, "train", step, counts)
-        noise = self._noise(x, "train", step, counts)
+        seed, drawn = self._noise_of_objective(x, "train", step, counts)
+        noise = self._noise(x, "train", step, counts), drawn
         x = self._prepare(x, "train", step, counts)
         variables = self.trainable_variables
         busy = tf.cast(tf.math.count_nonzero(counts), rows.dtype)
 
-        def total_and_gradients(x, context, weight, rows):
+        def total_and_gradients(x, context, weight, noise, rows, busy, seed):
             with tf.GradientTape() as tape:
                 total, loss = self._total_and_loss(
-                    x, context, weight, rows, busy, own, noise, training=True
+                    x, context, weight, noise, rows, busy, seed, training=True
                 )
                 scaled = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, variables)
             # Dense; `None` for a variable that the loss does not depend on.
-            gradients = [g if g is None else tf.convert_to_tensor(g) for g in gradients]
+            gradients = [
+                g if g is None else tf.ensure_shape(tf.convert_to_tensor(g), v.shape)
+                for g, v in zip(gradients, variables, strict=True)
+            ]
             return total, loss, gradients, self._squares(gradients, loss.dtype)
 
         compute = self._compiled(total_and_gradients)
-        results = self._unless_empty(x, lambda: compute(x, context, weight, rows))
+        batch = (x, context, weight, noise)
+        results = self._unless_empty(x, lambda: self._sums(compute, batch, rows, busy, seed))
         losses = replicas.of_each_replica(results[1])
         total, _, gradients, squares = replicas.sum_over_replicas(results)
         check = self._check_finite(losses, gradients, squares, x, context)
@@ -110,21 +115,22 @@ class Steps:
         x = self._checked(x)
         counts = replicas.of_each_replica(tf.shape(x)[0])
         count = self._loss_nats.count
-        own = self._noise_of_objective(x, "evaluate", count, counts)
-        noise = self._noise(x, "evaluate", count, counts)
+        seed, drawn = self._noise_of_objective(x, "evaluate", count, counts)
+        noise = self._noise(x, "evaluate", count, counts), drawn
         x = self._prepare(x, "evaluate", count, counts)
         rows = tf.cast(tf.reduce_sum(counts), self._example.dtype)
         busy = tf.cast(tf.math.count_nonzero(counts), rows.dtype)
 
-        def totals(x, context, weight, rows):
-            results = self._total_and_loss(x, context, weight, rows, busy, own, noise)
+        def totals(x, context, weight, noise, rows, busy, seed):
+            results = self._total_and_loss(x, context, weight, noise, rows, busy, seed)
             if self._nats is None:
                 return results
-            nats = -self._log_prob(x, self._embedded(context), noise=noise)
+            nats = -self._log_prob(x, self._embedded(context), noise=noise[0])
             return *results, self._weighted(nats, weight)
 
         compute = self._compiled(totals)
-        results = self._unless_empty(x, lambda: compute(x, context, weight, rows))
+        batch = (x, context, weight, noise)
+        results = self._unless_empty(x, lambda: self._sums(compute, batch, rows, busy, seed))
         total, loss, *nats = replicas.sum_over_replicas(results)
         return self._update_metrics(nats[0] if nats else total, loss, rows, bool(nats))
 
@@ -134,6 +140,27 @@ class Steps:
         x = self._prepare(self._checked(x))
         compute = self._compiled(lambda x, c: self._log_prob(x, self._embedded(c)))
         return self._unless_empty(x, lambda: compute(x, context))
+
+    def _sums(self, compute, batch, rows, busy, seed):
+        """What `compute` gives for a batch; in pieces, if `compile` was told so.
+
+        Args:
+          compute: function of what a batch is made of, and of the other arguments. All that it
+            returns are sums over rows.
+          batch: tuple, of this replica.
+          rows, busy, seed: as of `_total_and_loss`.
+        """
+        size = self._micro_batch_size
+        if size is None or (batch[0].shape[0] or size + 1) <= size:
+            return compute(*batch, rows, busy, seed)
+
+        def of_piece(piece, n, number):
+            own = seed
+            if seed is not None:
+                own = tf.random.experimental.stateless_fold_in(seed, n)
+            return compute(*piece, rows, busy * tf.cast(number, busy.dtype), own)
+
+        return sum_over_pieces(of_piece, batch, size)
 
     def _squares(self, gradients, dtype):
         """Half the sum of squares of each gradient that is there, `[number]`.
@@ -147,19 +174,19 @@ class Steps:
         there = [g for g in gradients if g is not None]
         return tf.stack([tf.cast(tf.nn.l2_loss(g), dtype) for g in there] or tf.zeros([0], dtype))
 
-    def _total_and_loss(self, x, context, weight, rows, busy, own, noise, training=False):
+    def _total_and_loss(self, x, context, weight, noise, rows, busy, seed, training=False):
         """Sums over this replica's rows, and its share of the loss of all rows.
 
         Args:
           x, context, weight: of this replica.
+          noise: of these rows, that of the log-density and that of the objective; each or `None`.
           rows: number of rows of all replicas.
-          busy: number of replicas that have some. Of regularizers and other added losses, which
-            are the same in all, each of these adds its part.
-          own: what the objective draws with.
-          noise: that of the log-density, or `None`.
+          busy: number of replicas that have some, times that of the pieces of a batch here. Of
+            regularizers and other added losses, which are the same in all, each adds its part.
+          seed: that of the objective, or `None`.
           training: whether it is for a gradient.
         """
-        losses = self._row_losses(x, context, own, noise, training)
+        losses = self._row_losses(x, context, noise, seed, training)
         total = self._weighted(losses, weight)
         loss = tf.math.divide_no_nan(total, rows)
         if self.losses:
@@ -168,16 +195,18 @@ class Steps:
         metrics = [self._sum_of_metric(metric, x, losses) for metric, _ in self._own_metrics]
         return tf.stack([total, *metrics]), loss
 
-    def _row_losses(self, x, context, own, noise=None, training=False):
+    def _row_losses(self, x, context, noise, seed, training=False):
         """The loss of each row."""
         context = self._embedded(context, training)
+        of_density, drawn = noise
         if self._objective is None:
-            return -self._log_prob(x, context, training, noise)
+            return -self._log_prob(x, context, training, of_density)
         batch = (x, context) if self._objective.needs_data else tf.shape(x)[0]
         with training_mode(training):
+            own = {} if drawn is None else {"noise": drawn}
             if self._objective.takes_noise:
-                own = {"seed": noise}
-            losses = self._objective.loss(self.distribution, batch, **own)
+                seed = of_density
+            losses = self._objective.loss(self.distribution, batch, seed, **own)
         return tf.ensure_shape(losses, x.shape[:1])
 
     def _sum_of_metric(self, metric, x, nll):

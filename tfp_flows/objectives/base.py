@@ -39,6 +39,11 @@ class Objective(abc.ABC):
         return False
 
     @property
+    def compares_rows(self):
+        """Whether the loss of a row depends on the rows beside it."""
+        return False
+
+    @property
     def allows_xla(self):
         """Whether XLA can compile it."""
         return True

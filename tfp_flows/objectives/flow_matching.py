@@ -63,6 +63,11 @@ class FlowMatching(Objective):
         return {"coupling": self.coupling}
 
     @property
+    def compares_rows(self):
+        """Optimal transport pairs those of a batch."""
+        return self.coupling == "optimal_transport"
+
+    @property
     def allows_xla(self):
         """Only where pairs are taken as they come."""
         return self.coupling == "independent"
