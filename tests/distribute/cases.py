@@ -218,22 +218,26 @@ CASES = {
         optimizer={"rate": 0.002},
         rows=65,
         levels=True,
-        scores=True,
     ),
     "flow_matching": Case(flow=continuous, objective="flow_matching", rows=61),
     "noisy": Case(
         on_workers=False,
-        flow=lambda: real_nvp(context_size=3),
+        flow=lambda: real_nvp(num_couplings=1, context_size=3),
         objective="noisy",
         rows=61,
         context=True,
     ),
     # Of 13 rows a step 7 and 6.
     "reverse_kl": Case(
-        flow=lambda: real_nvp(actnorm=False), objective="reverse_kl", optimizer={"rate": 0.001}
+        on_workers=False,
+        flow=lambda: real_nvp(num_couplings=1, actnorm=False),
+        objective="reverse_kl",
+        optimizer={"rate": 0.001},
     ),
     "distillation": Case(
-        on_workers=False, flow=lambda: real_nvp(actnorm=False), objective="distillation"
+        on_workers=False,
+        flow=lambda: real_nvp(num_couplings=1, actnorm=False),
+        objective="distillation",
     ),
 }
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 from fitting import C, X, compiled, real_nvp
 
 from tfp_flows import FlowModel, distributions, flows, objectives, preprocessing
@@ -120,17 +121,19 @@ def trained_for(objective, recipe, **kwargs):
 
 def learned_noise():
     """A bound, whose noise a flow draws."""
-    kwargs = {"num_couplings": 1, "hidden_units": (4,), "seed": 0}
-    noise = flows.real_nvp([2], context_size=2, base="logistic", **kwargs)
-    dequantization = preprocessing.VariationalDequantization(noise, 17)
-    model = FlowModel(flows.real_nvp([2], **kwargs), dequantization=dequantization)
+    kwargs = {"num_couplings": 1, "hidden_units": (4,), "context_size": 2, "base": "logistic"}
+    dequantization = preprocessing.VariationalDequantization(
+        flows.real_nvp([2], **kwargs, seed=0), 17
+    )
+    density = tfp.distributions.MultivariateNormalDiag([8.0, 8.0], [5.0, 5.0])
+    model = FlowModel(density, dequantization=dequantization)
     model.compile(optimizer=keras.optimizers.Adam(0.01))
     return model
 
 
 def autoencoder():
     """A bound, whose noise draws latents."""
-    prior = flows.maf([2], num_layers=1, hidden_units=(4,), seed=0)
+    prior = tfp.distributions.MultivariateNormalDiag(tf.zeros([2]))
     layers = [keras.layers.Dense(n, kernel_initializer="ones") for n in (4, 2)]
     vae = distributions.VAE(prior, *layers)
     model = FlowModel(vae, objective=objectives.ELBO(beta=0.5))
