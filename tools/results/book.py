@@ -12,6 +12,7 @@ import argparse
 import itertools
 import math
 import pathlib
+import re
 
 import record
 
@@ -94,22 +95,37 @@ def cited(published):
     )
 
 
+def facts_of(cell):
+    """Seed, budget, date, machine and versions in one line."""
+    budget = ", ".join(f"{value:g} {name}" for name, value in cell["budget"].items())
+    seed = "not known" if cell["seed"] is None else str(cell["seed"]).strip("[]")
+    known = [f"{name} {value}" for name, value in cell["versions"].items() if value]
+    facts = [f"Seed {seed}", f"budget {budget}" if budget else "", cell["date"]]
+    facts += [cell["machine"] or "", ", ".join(known)]
+    facts += ["figures entered from RESULTS.md"] if cell["transcribed"] else []
+    return "; ".join(fact for fact in facts if fact)
+
+
 def of_command(cells):
     """The lines below the table that belong to the cells of one command."""
-    first, lines = cells[0], ["```", cells[0]["command"], "```", ""]
-    budget = ", ".join(f"{value:g} {name}" for name, value in first["budget"].items())
-    seed = "not known" if first["seed"] is None else str(first["seed"]).strip("[]")
-    known = [f"{name} {value}" for name, value in first["versions"].items() if value]
-    facts = [f"Seed {seed}", f"budget {budget}" if budget else "", first["date"]]
-    facts += [first["machine"] or "", ", ".join(known)]
-    facts += ["figures entered from RESULTS.md"] if first["transcribed"] else []
-    lines += [f"{'; '.join(fact for fact in facts if fact)}.", ""]
+    lines = ["```", cells[0]["command"], "```", ""]
+    if any(cell["ours"] is not None for cell in cells):
+        lines += [f"{facts_of(cells[0])}.", ""]
+    remarks: dict[str, list] = {}
     for cell in cells:
-        said = [cell["reason"], cell["note"]]
-        said = [text for text in said if text]
-        if said:
-            lines.append(f"- {cell['cell']}: {'; '.join(said)}.")
+        text = "; ".join(text for text in (cell["reason"], cell["note"]) if text)
+        remarks.setdefault(text, []).append(cell["cell"])
+    for text, names in remarks.items():
+        if text:
+            who = "All" if 1 < len(names) == len(cells) else "; ".join(names)
+            lines.append(f"- {who}: {text}.")
     return [*lines, ""]
+
+
+def place(cell):
+    """What sorts the cells of a page: their names, numbers as such."""
+    parts = re.split(r"(\d+)", cell["cell"])
+    return [int(part) if n % 2 else part for n, part in enumerate(parts)]
 
 
 def page(name, cells):
@@ -177,7 +193,7 @@ def write(folder, cells=record.CELLS):
     (folder / "index.md").write_text(index(book), encoding="utf-8")
     names = [name for name, found in book.items() if found]
     for name in names:
-        cells = sorted(book[name], key=lambda cell: cell["cell"])
+        cells = sorted(book[name], key=place)
         (folder / f"{name}.md").write_text(page(name, cells), encoding="utf-8")
     return names, summary([cell for found in book.values() for cell in found])
 
