@@ -48,9 +48,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "tools"))
 import _audio
 from _budget import Budget
 from _command import InputError, require_positive, run_or_say
+from results import record
 
 import tfp_flows
 from tfp_flows import FlowModel, flows, preprocessing
@@ -281,6 +283,20 @@ def run(args):
     (out / "results.json").write_text(json.dumps(results, indent=1, default=float) + "\n")
     shutil.rmtree(out / "backup", ignore_errors=True)  # Last: until here it could be gone on with.
     print(f"sound: {out}/sample_*.wav, picture: {picture}")
+    if args.result:
+        text = "made-up vowels" if args.data is None else pathlib.Path(args.data).stem
+        one = record.cell(
+            "sound",
+            f"{text}: WaveNet with its label, {args.density}, {steps:,} steps",
+            flow.mean(),
+            standard_error=flow.std() / math.sqrt(len(flow)),
+            budget={"minutes": args.minutes, "epochs": args.epochs, "steps": steps},
+            seed=args.seed,
+            minutes=seconds / 60.0,
+            note=f"AR(16) with a running variance: {linear.mean():.3f}; gain, window by window: "
+            f"{results['gain']:.3f} +- {results['gain_standard_error']:.3f}",
+        )
+        record.write(args.result, [one])
 
 
 def parse(arguments=None):
@@ -304,6 +320,7 @@ def parse(arguments=None):
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--restart", action="store_true", help="drop what --out holds, start afresh")
     add("--quiet", action="store_true", help="a line an epoch, no bar")
+    record.add_argument(parser)
     args = parser.parse_args(arguments)
     names = "minutes", "epochs", "steps", "clip", "takes", "filters", "layers", "batch_size"
     require_positive(parser, args, names)

@@ -43,9 +43,11 @@ import numpy as np
 import tensorflow_probability as tfp
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "tools"))
 import _images
 from _budget import Budget
 from _command import require_positive, run_or_say
+from results import record
 
 from tfp_flows import FlowModel, flows, preprocessing
 
@@ -212,6 +214,23 @@ def run(args):
     (out / "results.json").write_text(json.dumps(results, indent=1, default=float) + "\n")
     print(f"pictures: {out / 'samples.png'}, {out / 'completions.png'}")
     print(f"done in {time.time() - start:.0f} s")
+    if args.result:
+        data = "8x8 digits" if args.data == "digits" else pathlib.Path(args.data).stem
+        cells = [
+            record.cell(
+                "images",
+                f"{data}: {name}",
+                found["bits_per_dim"],
+                standard_error=found["standard_error"],
+                budget={"minutes": args.minutes},
+                seed=args.seed,
+                minutes=found["seconds"] / 60.0,
+                note=f"{'exact' if found['exact'] else 'a bound'}; {found['steps']:,} steps, "
+                f"{found['parameters']:,} weights, {len(held_out):,} held-out images",
+            )
+            for name, found in results["models"].items()
+        ]
+        record.write(args.result, cells)
 
 
 def parse(arguments=None):
@@ -229,6 +248,7 @@ def parse(arguments=None):
     add("--limit", type=int, help="use the first so many images only")
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--out", default="runs/pixels", help="the run's folder: %(default)s")
+    record.add_argument(parser)
     args = parser.parse_args(arguments)
     require_positive(parser, args, ("minutes", "width", "batch_size", "learning_rate", "limit"))
     return args

@@ -36,9 +36,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "tools"))
 import _images
 from _budget import Budget
 from _command import InputError, require_positive, run_or_say
+from results import record
 
 from tfp_flows import FlowModel, bijectors, flows, preprocessing
 
@@ -216,6 +218,7 @@ def train(args):
         "held_out_nats_in_units_of_0_to_1": nats.mean() + np.prod(shape) * math.log(num_levels),
         "held_out_median_nats": np.median(nats),
         "held_out_images": len(held_out),
+        "held_out_dimensions": int(np.prod(shape)),
         "standard_error_nats": nats.std() / math.sqrt(len(nats)),
         "training_images": len(images),
         "training_minutes": seconds / 60.0,
@@ -245,8 +248,46 @@ def train(args):
     unit = results["held_out_nats_in_units_of_0_to_1"]
     print(f"  nats, pixels in [0, 1)    {unit:12.2f}  +- {results['standard_error_nats']:.2f}")
     print(f"pictures: {out / 'samples.png'}, {out / 'curve.png'}")
+    if args.result:
+        record.write(args.result, [as_cell(args, results)])
     shutil.rmtree(backup)  # Last: until here the run could be gone on with.
     print(f"done in {time.time() - start:.0f} s")
+
+
+def as_cell(args, results):
+    """The figure as a cell of the book of results."""
+    data, error = pathlib.Path(args.data).stem, results["standard_error_nats"]
+    ours, dimensions = results["held_out_bits_per_dim"], results["held_out_dimensions"]
+    chapter, published, reason = "images", None, None
+    error /= dimensions * math.log(2.0)
+    if args.model == "nice" and data == "mnist":
+        chapter, ours = "nice_mnist", results["held_out_nats_in_units_of_0_to_1"]
+        error = results["standard_error_nats"]
+        published = record.source(
+            1980.50,
+            "L. Dinh, D. Krueger, Y. Bengio",
+            "NICE: Non-linear independent components estimation",
+            2014,
+            "1410.8516",
+            "section 5.1",
+        )
+        if results["epochs"] < 1500:
+            reason = f"{results['epochs']:.1f} epochs, published: 1,500"
+    return record.cell(
+        chapter,
+        f"{data}: {args.model}, width {args.width}",
+        ours,
+        standard_error=error,
+        published=published,
+        at_hand=published is not None and reason is None,
+        budget={"minutes": args.minutes, "epochs": args.epochs},
+        seed=args.seed,
+        minutes=results["training_minutes"],
+        reason=reason,
+        note=f"{results['parameters']:,} weights, {results['steps']:,} steps, "
+        f"{results['epochs']:.1f} epochs of {results['training_images']:,} images; "
+        f"{results['held_out_images']:,} held out",
+    )
 
 
 def prepare_folder(out, settings, restart):
@@ -368,6 +409,7 @@ def parse(arguments=None):
     add("--preprocessing", choices=("logit", "center"), default="logit", help="not for nice")
     add("--alpha", type=float, help="of the logit. Default: 1e-6 for grey images, 0.05 for colour")
     add("--temperature", type=float, default=0.8, help="of the samples shown: %(default)s")
+    record.add_argument(parser)
     args = parser.parse_args(arguments)
     for name, value in DEFAULTS[args.model].items():
         if getattr(args, name) is None:

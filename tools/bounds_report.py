@@ -11,11 +11,13 @@ rows, and the mean importance-weighted estimate of some rows.
 """
 
 import argparse
+import pathlib
 import time
 
 import keras
 import numpy as np
 import tensorflow_probability as tfp
+from results import record
 
 from tfp_flows import FlowModel, distributions, flows, preprocessing
 
@@ -114,7 +116,9 @@ def main():
     parser.add_argument("--samples", type=int, default=128, help="of the estimate")
     parser.add_argument("--rows", type=int, default=64, help="of the estimate")
     parser.add_argument("--seed", type=int, default=0)
+    record.add_argument(parser)
     arguments = parser.parse_args()
+    cells = []
     if arguments.data:
         with np.load(arguments.data) as file:
             train, test = file["train"], file["test"]
@@ -125,6 +129,7 @@ def main():
         train, test = images[:1500], images[1500:]
     shape = train.shape[1:]
     for name in arguments.variants:
+        start = time.perf_counter()
         keras.utils.set_random_seed(arguments.seed)
         model = model_of(arguments, shape, **VARIANTS[name])
         history = model.fit(
@@ -147,6 +152,22 @@ def main():
             f"{estimated_error:.3f}; {weights:,} weights, {len(history.epoch)} epochs",
             flush=True,
         )
+        data = pathlib.Path(arguments.data).stem if arguments.data else "8x8 digits"
+        one = record.cell(
+            "images",
+            f"{data}: Flow++, {name}, {arguments.minutes:g} minutes",
+            mean["bits_per_dim"],
+            standard_error=error,
+            budget={"minutes": arguments.minutes},
+            seed=arguments.seed,
+            minutes=(time.perf_counter() - start) / 60.0,
+            note=f"{model.likelihood}; {estimated:.3f} +- {estimated_error:.3f} with "
+            f"{arguments.samples} draws of {len(some)} rows; {weights:,} weights, "
+            f"{len(history.epoch)} epochs; the budget is processor time after the first epoch",
+        )
+        cells.append(one)
+        if arguments.result:  # After each: a run that is cut off keeps what it has.
+            record.write(arguments.result, cells)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from results import record
 
 from tfp_flows import flows, objectives
 
@@ -55,6 +56,7 @@ def main():
     parser.add_argument("--exact", action="store_true", help="exact traces, for small sizes")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--no-tfp", action="store_true")
+    record.add_argument(parser)
     args = parser.parse_args()
     trace = "exact" if args.exact else "hutchinson"
     build = {"hidden_units": args.hidden, "seed": 0, "trace": trace}
@@ -110,6 +112,7 @@ def main():
     print(f"size {args.size}, {args.rows} rows, network {args.hidden}, trace {trace}")
     print("| training | ms a step | to the first step, s | loss | gradient off by |")
     print("|---|---|---|---|---|")
+    cells = []
     for name, act in steps.items():
         value, gradients = act()
         off = "-"
@@ -120,6 +123,23 @@ def main():
             f"| {name} | {1e3 * np.median(times[name]):.1f} | {traced[name]:.1f} "
             f"| {float(value):.4f} | {off} |"
         )
+        size = (args.size, args.rows, args.hidden, args.exact)
+        other = (
+            ""
+            if size == (6, 100, [128, 128], True)
+            else (f", {args.rows} x {args.size}, {args.hidden}, trace {trace}")
+        )
+        one = record.cell(
+            "continuous",
+            name + other,
+            1e3 * np.median(times[name]),
+            seed=0,
+            reason="median of rounds: no error",
+            note=f"{traced[name]:.1f} s to the first step; gradient off by {off}",
+        )
+        cells.append(one)
+    if args.result:
+        record.write(args.result, cells)
     counts = flow.bijector.num_evaluations(x, inverse=True).numpy()
     print(
         f"evaluations of dopri5: {counts.min()} to {counts.max()} a row, mean {counts.mean():.1f}"

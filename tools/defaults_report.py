@@ -1,6 +1,6 @@
 """Trains every recipe at its defaults, with the optimizers that people reach for.
 
-    python tools/defaults_report.py --data FOLDER [--quick] [--recipes NAME ...]
+    python tools/defaults_report.py --data FOLDER [--quick] [--recipes NAME ...] [--sets NAME ...]
 
 Prints a row of a table a training: the loss of the fresh flow, the worst and the last losses in
 nats (the mean of the last ten steps), the held-out loss, and the same of the flow of version 0.1,
@@ -90,6 +90,7 @@ def cauchy(folder):
 
 
 OF_FILES = (fashion, cifar, crops, bsds, miniboone)
+SETS = [load.__name__ for load in (digits, noise_images, noise, cauchy, *OF_FILES)]
 
 # --- Recipes. ---
 
@@ -224,6 +225,7 @@ def main():
     parser.add_argument("--steps", type=int, default=300, help="of a training; default 300")
     parser.add_argument("--quick", action="store_true", help="fewer data, 60 steps, and Adam alone")
     parser.add_argument("--recipes", nargs="*", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--sets", nargs="*", choices=SETS, default=SETS, help="of the data")
     parser.add_argument("--optimizers", nargs="*", choices=OPTIMIZERS, default=list(OPTIMIZERS))
     parser.add_argument("--new-only", action="store_true", help="leave version 0.1's flows out")
     args = parser.parse_args()
@@ -237,7 +239,7 @@ def main():
         recipe = RECIPES[name]
         steps = max(20, round(args.steps * recipe.share))
         for load in recipe.glance if args.quick else recipe.data:
-            if args.data is None and load in OF_FILES:
+            if load.__name__ not in args.sets or (args.data is None and load in OF_FILES):
                 continue
             data = load(args.data)
             for optimizer in args.optimizers:

@@ -21,6 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from results import record
 from sklearn.datasets import make_moons
 
 from tfp_flows import FlowModel, flows, objectives
@@ -70,7 +71,9 @@ def main():
     parser.add_argument("--steps", type=int, default=1000, help="of each student")
     parser.add_argument("--batch", type=int, default=256, help="rows a step of a student")
     parser.add_argument("--seed", type=int, default=0)
+    record.add_argument(parser)
     args = parser.parse_args()
+    cells = []
     teacher = teach(args)
     model = FlowModel(teacher)
     held_out, own = moons(2000, 1), model.sample(2000, seed=9)
@@ -84,11 +87,23 @@ def main():
         start = time.perf_counter()
         model.sample(10_000, seed=1).numpy()
         took = 1e3 * (time.perf_counter() - start)
-        nats = [np.mean(model.log_prob(x)) for x in (held_out, own)]
+        scores, own_scores = (np.asarray(model.log_prob(x)) for x in (held_out, own))
+        nats = [scores.mean(), own_scores.mean()]
         distance = tf.reduce_mean(tf.reduce_sum((model.forward(z) - wanted) ** 2, axis=-1))
         print(
             f"| {name} | {nats[0]:.3f} | {nats[1]:.3f} | {distance:.4f} | {took:.0f} |", flush=True
         )
+        one = record.cell(
+            "distillation",
+            name,
+            nats[0],
+            standard_error=scores.std() / len(scores) ** 0.5,
+            budget={"epochs": args.epochs, "steps": args.steps},
+            seed=args.seed,
+            note=f"{nats[1]:.3f} nats on the teacher's samples, squared distance {distance:.4f}, "
+            f"10,000 samples in {took:.0f} ms",
+        )
+        cells.append(one)
 
     report("continuous, the teacher", model)
     for name, likelihood in (
@@ -97,6 +112,8 @@ def main():
         ("RealNVP, likelihood alone", None),
     ):
         report(name, student(teacher, likelihood, args))
+    if args.result:
+        record.write(args.result, cells)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from results import record
 
 from tfp_flows import FlowModel, flows, objectives
 
@@ -120,6 +121,7 @@ def main():
     parser.add_argument("--draws", type=int, default=500, help="of each chain")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-plain", action="store_true", help="through the flow alone")
+    record.add_argument(parser)
     args = parser.parse_args()
     start = time.perf_counter()
     bijector, divergence = train(args)
@@ -127,7 +129,7 @@ def main():
     print(f"KL(flow || funnel) = {divergence:.3f} nats after {args.steps} steps, {seconds:.0f} s\n")
     print("| NUTS | divergences | ESS of v | sd of v | R-hat | leapfrogs a draw | seconds |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    missed = False
+    missed, cells = False, []
     kinds = {} if args.no_plain else {"as it is": None}
     for name, through in {**kinds, "through the flow": bijector}.items():
         start = time.perf_counter()
@@ -142,8 +144,31 @@ def main():
             f"| {np.mean(leapfrogs):.1f} | {seconds:.0f} |",
             flush=True,
         )
+        truth = record.source(
+            SPREAD, "R. M. Neal", "Slice sampling", 2003, None, "section 8: v is N(0, 9)"
+        )
+        reason = "of a deviation from few independent draws, none is computed"
+        if through is None:
+            reason = f"what the flow is compared with: NUTS cannot sample the funnel; {reason}"
+        cells.append(
+            record.cell(
+                "funnel",
+                f"NUTS {name}",
+                spread,
+                published=truth,
+                at_hand=through is not None,
+                seed=args.seed,
+                minutes=seconds / 60.0,
+                reason=reason,
+                note=f"{count} divergences, {size:,.0f} effective samples of v, R-hat "
+                f"{reduction:.3f}, {np.mean(leapfrogs):.1f} leapfrogs a draw; KL(flow, funnel) "
+                f"= {divergence:.3f} nats",
+            )
+        )
         if through is not None:
             missed = count > 0 or size < 800 or abs(spread / SPREAD - 1.0) > 0.05
+    if args.result:
+        record.write(args.result, cells)
     return int(missed)
 
 

@@ -28,6 +28,8 @@ The papers' own figures are of another, fixed binarization: MADE 88.40 with one 
 32 (M. Germain et al., 2015, arXiv:1502.03509), PixelCNN 81.30 (A. van den Oord et al., 2016,
 arXiv:1601.06759).
 
+With `--result FILE` the figure is a cell of the book of results, too.
+
 Several processes may share a GPU: each takes the memory that it needs.
 """
 
@@ -45,6 +47,7 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 import keras
 import numpy as np
 import tensorflow as tf
+from results import record
 
 from tfp_flows import FlowModel, flows
 from tfp_flows._files import written_whole
@@ -53,6 +56,7 @@ from tfp_flows.distributions import AutoregressiveDistribution
 START = time.monotonic()
 PUBLISHED = {"made": 84.87, "pixel_cnn": 81.45, "gated_pixel_cnn": 81.50}
 SIZES = {"made": (8000, 1), "pixel_cnn": (32, 15), "gated_pixel_cnn": (64, 10)}
+PUBLISHED_PASSES = 85
 PASSES = {"made": 100.0}
 WARMUP = 100
 
@@ -244,7 +248,8 @@ def train(settings):
     draw = np.random.default_rng(0).random(held_out.shape, dtype=np.float32)
     held_out = (draw < held_out / np.float32(255.0)).astype(np.int32)
     settings.rows = len(images)
-    kept = {name: value for name, value in vars(settings).items() if name not in ("out", "data")}
+    own = ("out", "data", "result")
+    kept = {name: value for name, value in vars(settings).items() if name not in own}
     report = {"model": settings.model, "settings": kept, "curve": []}
     if path.exists():
         found = json.loads(path.read_text())
@@ -300,6 +305,38 @@ def train(settings):
         f"{len(scores)} test images after {final['steps']} steps, {final['minutes']:.1f} min; "
         f"published {PUBLISHED[settings.model]}"
     )
+    if settings.result:
+        record.write(settings.result, [as_cell(settings, report)])
+
+
+def as_cell(settings, report):
+    """The figure as a cell of the book of results."""
+    final, passes = report["final"], report["curve"][-1]["passes"]
+    kind = {
+        "made": "MADE, {1} x {0:,} units",
+        "pixel_cnn": "PixelCNN, {1} blocks of {0} features",
+        "gated_pixel_cnn": "Gated PixelCNN, {1} layers of {0} features",
+    }[settings.model]
+    title = "pytorch-generative, a library of generative models"
+    where = "table of binarized MNIST in its README"
+    short = []
+    if passes < PUBLISHED_PASSES:
+        short.append(f"{passes:.1f} passes through the images, published: {PUBLISHED_PASSES}")
+    if settings.limit is not None:
+        short.append(f"the first {settings.limit} images")
+    return record.cell(
+        "binarized_mnist",
+        kind.format(settings.width, settings.depth),
+        -final["test_nats"],
+        standard_error=final["standard_error"],
+        published=record.source(-PUBLISHED[settings.model], "E. Hotaj", title, 2020, None, where),
+        at_hand=not short,
+        budget={"minutes": settings.minutes, "epochs": settings.passes},
+        seed=settings.seed,
+        minutes=final["minutes"],
+        reason="; ".join(short) or None,
+        note=f"{final['steps']:,} steps, {report['parameters']:,} weights, {passes:.1f} passes",
+    )
 
 
 def main(arguments=None):
@@ -324,6 +361,7 @@ def main(arguments=None):
     add("--xla", action="store_true", help="XLA compiles the steps")
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--limit", type=int, help="use the first so many images only")
+    record.add_argument(parser)
     settings = parser.parse_args(arguments)
     if settings.passes is None:
         settings.passes = PASSES.get(settings.model)

@@ -22,6 +22,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import numpy as np
 import tensorflow as tf
+from results import record
 
 from tfp_flows import FlowModel, flows, objectives
 
@@ -118,7 +119,9 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--restarts", type=int, default=1, help="of which the best counts")
     parser.add_argument("--others", action="store_true", help="Sylvester and RealNVP as well")
+    record.add_argument(parser)
     args = parser.parse_args()
+    cells = []
     kinds = [("planar", depth) for depth in args.depths]
     if args.others:
         kinds += [("sylvester", 8), ("real_nvp", 8)]
@@ -138,6 +141,19 @@ def main():
                 f"| {time.time() - start:.0f} |",
                 flush=True,
             )
+            several = f", best of {args.restarts} starts" if args.restarts > 1 else ""
+            one = record.cell(
+                "potentials",
+                f"{name}: {kind}, K = {depth}{several}",
+                mean,
+                standard_error=error,
+                budget={"steps": args.steps},
+                seed=list(seeds) if several else args.seed,
+                minutes=(time.time() - start) / 60.0,
+            )
+            cells.append(one)
+            if args.result:  # After each: a run that is cut off keeps what it has.
+                record.write(args.result, cells)
 
 
 if __name__ == "__main__":

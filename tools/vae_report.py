@@ -22,7 +22,8 @@ of log p, each with its standard error over the rows.
 Published (C. Durkan et al., Neural spline flows, 2019, arXiv:1906.04032: flows in prior and
 posterior both; 1,000 importance samples; another, larger, encoder and decoder, and hours).
 
-Writes OUT/MODEL.json after each model, and prints the table of all that are there.
+Writes OUT/MODEL.json after each model, and with `--result FILE` the cells of the book of results;
+prints the table of all that are there.
 """
 
 import argparse
@@ -38,6 +39,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from results import record
 
 from tfp_flows import FlowModel, flows, objectives
 from tfp_flows.distributions import VAE
@@ -197,6 +199,44 @@ def measure(name, train, test, args):
     }
 
 
+def as_cells(found, args):
+    """The bound and the estimate of log p of one model, as cells of the book of results."""
+    name = found["model"]
+    short = []
+    if args.minutes < 120:
+        short.append(f"{args.minutes:g} minutes, {found['epochs']:.1f} epochs; published: hours")
+    if args.rows < 10_000 or args.draws < 1000:
+        short.append(f"{args.rows} test images and {args.draws} draws of 10,000 and 1,000")
+    cells = []
+    for n, (key, text) in enumerate((("elbo", "ELBO"), ("log_p", f"log p, {args.draws} draws"))):
+        published = None
+        if name in PUBLISHED:
+            published = record.source(
+                PUBLISHED[name][n],
+                "C. Durkan, A. Bekasov, I. Murray, G. Papamakarios",
+                "Neural spline flows",
+                2019,
+                "1906.04032",
+                "table of VAEs on MNIST",
+            )
+        cells.append(
+            record.cell(
+                "vae_mnist",
+                f"{name}: {text}",
+                found[key],
+                standard_error=found[f"{key}_error"],
+                published=published,
+                at_hand=bool(published) and not short,
+                budget={"minutes": args.minutes},
+                seed=args.seed,
+                minutes=(found["seconds_of_training"] + found["seconds_of_estimate"]) / 60.0,
+                reason="; ".join(short) or None,
+                note=f"{found['steps']:,} steps, {found['weights']:,} weights",
+            )
+        )
+    return cells
+
+
 def print_table(folder):
     """Prints what is there."""
     print("| model | weights | steps | ELBO | log p | published |")
@@ -231,6 +271,7 @@ def main():
     parser.add_argument("--draws", type=int, default=200, help="for log p: %(default)s")
     parser.add_argument("--xla", action="store_true", help="compile the step")
     parser.add_argument("--seed", type=int, default=0)
+    record.add_argument(parser)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for device in tf.config.list_physical_devices("GPU"):
@@ -240,11 +281,15 @@ def main():
     rng = np.random.default_rng(args.seed)
     test = test[rng.permutation(len(test))[: args.rows]]
     test = (255.0 * rng.random(test.shape) < test).astype("int32")
+    cells = []
     for name in args.models:
         found = measure(name, train, test, args)
         path = args.out / f"{name}.json"
         path.with_suffix(".part").write_text(json.dumps(found, indent=1) + "\n")
         path.with_suffix(".part").replace(path)
+        if args.result:  # After each model: a run that is cut off keeps what it has.
+            cells += as_cells(found, args)
+            record.write(args.result, cells)
         print(f"{name}: ELBO {found['elbo']:.2f}, log p {found['log_p']:.2f}", flush=True)
     print_table(args.out)
 

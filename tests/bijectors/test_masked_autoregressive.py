@@ -65,6 +65,7 @@ SETTINGS = {
     ),
     "explicit order": dict(size=5, hidden_units=(16,), order=[3, 0, 1, 4, 2], block_size=2),
     "linear, context": dict(size=4, hidden_units=(), context_size=3, block_size=3),
+    "many entries, few units": dict(size=9, hidden_units=(2, 4), context_size=2, block_size=4),
     "one entry": dict(size=1, hidden_units=(4,), context_size=2),
 }
 
@@ -129,8 +130,9 @@ def test_second_derivatives():
     )
 
 
-def test_gradient_inside_a_compiled_function():
-    bijector = build(MAF, "affine", 5, hidden_units=(12,), block_size=3)
+@pytest.mark.parametrize("units", [(12,), (1, 1)], ids=str)
+def test_gradient_inside_a_compiled_function(units):
+    bijector = build(MAF, "affine", 5, hidden_units=units, block_size=3)
     u = tf.constant(np.random.default_rng(0).normal(size=(3, 5)))
     variables = bijector.trainable_variables
 

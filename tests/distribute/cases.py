@@ -93,11 +93,56 @@ def bounded():
     return distributions.Surjected(density, dequantization)
 
 
+def autoencoder():
+    """Levels by way of latents: a flow in the prior, one in the posterior."""
+    import keras
+
+    from tfp_flows import distributions, flows
+
+    def network(shape, seed):
+        kernel = keras.initializers.GlorotUniform(seed)
+        dense = keras.layers.Dense(int(np.prod(shape)), "tanh", kernel_initializer=kernel)
+        return keras.Sequential([keras.layers.Flatten(), dense, keras.layers.Reshape(shape)])
+
+    kwargs = {"num_layers": 1, "hidden_units": (8,), "activation": "tanh", "seed": 0}
+    return distributions.VAE(
+        flows.maf([2], **kwargs),
+        network([3], 1),
+        network([4, 4, 17], 2),
+        flows.iaf([2], context_size=3, **kwargs),
+        output=distributions.get_output("categorical", num_levels=17),
+    )
+
+
+def objective(name):
+    """The objective of a case, and its flow."""
+    from tfp_flows import flows, objectives
+
+    def target(x):
+        return -tf.reduce_sum((x - 1.0) ** 4, axis=-1)
+
+    teacher = flows.planar([4], num_layers=1, seed=5)
+    return {
+        "flow_matching": objectives.FlowMatching,
+        "noisy": lambda: objectives.NoisyLikelihood(0.3, drop_label=0.5),
+        "elbo": lambda: objectives.ELBO(beta=0.5),
+        "reverse_kl": lambda: objectives.ReverseKL(target, num_samples=13),
+        "distillation": lambda: objectives.Distillation(teacher, num_samples=13, seed=3),
+    }[name]()
+
+
+def continuous():
+    from tfp_flows import flows
+
+    return flows.continuous([4], hidden_units=(8,), activation="tanh", seed=0)
+
+
 @dataclasses.dataclass
 class Case:
     """How a model is made and trained."""
 
     flow: callable = real_nvp
+    objective: str | None = None
     optimizer: dict = dataclasses.field(default_factory=dict)
     rows: int = 64
     batch: int = 16
@@ -136,6 +181,15 @@ CASES = {
         },
     ),
     "steps_per_execution": Case(rows=61, compile={"steps_per_execution": 3}),
+    # Two replicas have another number of pieces each, or none, in the last batch.
+    "micro_batches": Case(
+        on_workers=False,
+        flow=glow,
+        rows=65,
+        integers=True,
+        optimizer={"rate": 0.005, "clipnorm": 0.05},
+        compile={"micro_batch_size": 3},
+    ),
     "eager": Case(on_workers=False, rows=61, compile={"run_eagerly": True}),
     "xla": Case(on_workers=False, rows=65, scores=True, compile={"jit_compile": True}),
     "batch_norm": Case(flow=lambda: maf(normalization="batch_norm"), rows=61),
@@ -158,6 +212,34 @@ CASES = {
     "arrays": Case(rows=61, arrays=True, validation=True),
     # A replica without rows adds no part of the regularizers.
     "regularizer": Case(flow=regularized, rows=65),
+    "autoencoder": Case(
+        on_workers=False,
+        flow=autoencoder,
+        objective="elbo",
+        optimizer={"rate": 0.002},
+        rows=65,
+        levels=True,
+    ),
+    "flow_matching": Case(flow=continuous, objective="flow_matching", rows=61),
+    "noisy": Case(
+        on_workers=False,
+        flow=lambda: real_nvp(num_couplings=1, context_size=3),
+        objective="noisy",
+        rows=61,
+        context=True,
+    ),
+    # Of 13 rows a step 7 and 6.
+    "reverse_kl": Case(
+        on_workers=False,
+        flow=lambda: real_nvp(num_couplings=1, actnorm=False),
+        objective="reverse_kl",
+        optimizer={"rate": 0.001},
+    ),
+    "distillation": Case(
+        on_workers=False,
+        flow=lambda: real_nvp(num_couplings=1, actnorm=False),
+        objective="distillation",
+    ),
 }
 
 # What the two strategies share is seen on replicas, which start in half the time.
@@ -170,7 +252,8 @@ def train(case, strategy):
 
     with strategy.scope():
         noise = preprocessing.UniformDequantization(17, seed=3) if case.integers else None
-        model = FlowModel(case.flow(), dequantization=noise)
+        aim = objective(case.objective) if case.objective else None
+        model = FlowModel(case.flow(), dequantization=noise, objective=aim)
         model.compile(optimizer=make_optimizer(**case.optimizer), **case.compile)
     x = (IMAGES if case.integers or case.levels else X)[: case.rows]
     data = {"x": x}
@@ -180,7 +263,9 @@ def train(case, strategy):
         data["sample_weight"] = WEIGHTS[: case.rows]
     dataset = tf.data.Dataset.from_tensor_slices(data).batch(case.batch)
     kwargs = {"validation_data": dataset} if case.validation else {}
-    if case.arrays:
+    if not model.objective.needs_data:
+        history = model.fit(steps_per_epoch=4, epochs=case.epochs, verbose=0)
+    elif case.arrays:
         kwargs |= {"batch_size": case.batch, "shuffle": False}
         history = model.fit(x, epochs=case.epochs, verbose=0, **kwargs)
     else:
@@ -223,41 +308,6 @@ def train_on_different_data(strategy):
     return {**found, "loss": np.array(history.history["loss"])}
 
 
-def train_by_flow_matching(strategy, by_hand):
-    """Three steps, in which each of two replicas draws noise for its own rows."""
-    import keras
-
-    from tfp_flows import FlowModel, flows, objectives
-    from tfp_flows.models import steps
-
-    fold_in = tf.random.experimental.stateless_fold_in
-    x, batch, rate = X[:45], 16, 0.05
-    with strategy.scope():
-        flow = flows.continuous([4], hidden_units=(8,), activation="tanh", seed=0)
-        model = FlowModel(flow, objective=objectives.FlowMatching())
-        model.compile(optimizer=keras.optimizers.SGD(rate))
-    if by_hand:
-        stream, total = len(steps._STREAMS) + steps._STREAMS["train"], 0.0
-        for step, first in enumerate(range(0, len(x), batch)):
-            rows = x[first : first + batch]
-            with tf.GradientTape() as tape:
-                losses = [
-                    model.objective.loss(flow, (part, None), fold_in([stream, step], n))
-                    for n, part in enumerate(np.array_split(rows, 2))
-                ]
-                loss = tf.reduce_mean(tf.concat(losses, axis=0))
-            variables = flow.trainable_variables
-            for v, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
-                v.assign_sub(rate * gradient)
-            total += loss.numpy() * len(rows) / len(x)
-        losses = [total]
-    else:
-        dataset = tf.data.Dataset.from_tensor_slices(x).batch(batch)
-        losses = model.fit(dataset, verbose=0).history["loss"]
-    found = {f"weight_{n}": np.asarray(v) for n, v in enumerate(model.variables)}
-    return {**found, "loss": np.array(losses)}
-
-
 def main(name, folder, *names):
     from tfp_flows import distribute
 
@@ -268,9 +318,6 @@ def main(name, folder, *names):
     suffix = "" if cluster is None or cluster.is_chief else ".second"
     for case in names or (ON_WORKERS if name == "workers" else CASES):
         np.savez(os.path.join(folder, case + suffix), **train(CASES[case], strategy))
-    if name != "device":
-        found = train_by_flow_matching(strategy, by_hand=name == "one")
-        np.savez(os.path.join(folder, "flow_matching" + suffix), **found)
     if name in ("one", "workers"):
         found = train_on_different_data(strategy)
         np.savez(os.path.join(folder, "different_data" + suffix), **found)

@@ -33,12 +33,12 @@ def check(one, other):
         np.testing.assert_allclose(other[key], one[key], rtol=rtol, atol=1e-5, err_msg=key)
 
 
-@pytest.mark.parametrize("name", [*CASES, "flow_matching"])
+@pytest.mark.parametrize("name", CASES)
 def test_two_replicas(trained, name):
     check(*(np.load(trained(s) / f"{name}.npz") for s in ("one", "mirrored")))
 
 
-@pytest.mark.parametrize("name", [*ON_WORKERS, "different_data", "flow_matching"])
+@pytest.mark.parametrize("name", [*ON_WORKERS, "different_data"])
 def test_two_workers(trained, name):
     one, chief = (np.load(trained(s) / f"{name}.npz") for s in ("one", "workers"))
     check(one, chief)

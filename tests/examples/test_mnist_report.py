@@ -72,7 +72,8 @@ def test_a_run_that_is_killed_goes_on(report, data, tmp_path, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(report, "write", killed)
         report.main(command)
-    report.main(command)
+    report.main([*command, "--result", str(tmp_path / "cells.json")])
+    (cell,) = report.record.read(tmp_path / "cells.json")
     found = json.loads((out / "pixel_cnn.json").read_text())
     assert [point["steps"] for point in found["curve"]] == [30, 60, 90, 120]
     assert found["curve"][:2] == points[:2]
@@ -80,6 +81,7 @@ def test_a_run_that_is_killed_goes_on(report, data, tmp_path, monkeypatch):
     # Half of the pixels are always black, the others mostly white.
     assert 5.0 < found["final"]["test_nats"] < 36 * np.log(2.0) / 2
     assert abs(found["final"]["test_nats"] - found["curve"][-1]["test_nats"]) < 1e-3
+    assert cell["ours"] == -found["final"]["test_nats"] and cell["reason"].startswith("60.0 passes")
     assert (out / "pixel_cnn.weights.h5").exists() and not (out / "pixel_cnn.backup").exists()
     with pytest.raises(SystemExit, match="is done"):
         report.main(command)

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 from fitting import C, X, compiled, real_nvp
 
-from tfp_flows import FlowModel, flows, objectives, preprocessing
+from tfp_flows import FlowModel, distributions, flows, objectives, preprocessing
 from tfp_flows.models import backup as backup_room
 
 IMAGES = np.random.default_rng(0).integers(0, 17, size=(40, 2, 2, 1)).astype("uint8")
@@ -118,7 +119,30 @@ def trained_for(objective, recipe, **kwargs):
     return model
 
 
-OBJECTIVES = {
+def learned_noise():
+    """A bound, whose noise a flow draws."""
+    kwargs = {"num_couplings": 1, "hidden_units": (4,), "context_size": 2, "base": "logistic"}
+    dequantization = preprocessing.VariationalDequantization(
+        flows.real_nvp([2], **kwargs, seed=0), 17
+    )
+    density = tfp.distributions.MultivariateNormalDiag([8.0, 8.0], [5.0, 5.0])
+    model = FlowModel(density, dequantization=dequantization)
+    model.compile(optimizer=keras.optimizers.Adam(0.01))
+    return model
+
+
+def autoencoder():
+    """A bound, whose noise draws latents."""
+    prior = tfp.distributions.MultivariateNormalDiag(tf.zeros([2]))
+    layers = [keras.layers.Dense(n, kernel_initializer="ones") for n in (4, 2)]
+    vae = distributions.VAE(prior, *layers)
+    model = FlowModel(vae, objective=objectives.ELBO(beta=0.5))
+    model.compile(optimizer=keras.optimizers.Adam(0.01))
+    return model
+
+
+LEVELS = IMAGES.reshape(40, 4)[:, :2]
+DRAWN = {
     "flow_matching": (
         lambda: trained_for(objectives.FlowMatching(), flows.continuous, hidden_units=(4,)),
         {"x": X, "batch_size": 7},
@@ -131,13 +155,15 @@ OBJECTIVES = {
         ),
         {"steps_per_epoch": 6},
     ),
+    "learned_noise": (learned_noise, {"x": LEVELS, "batch_size": 7}),
+    "autoencoder": (autoencoder, {"x": LEVELS // 9, "batch_size": 7}),
 }
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_of_an_objective_to_the_last_bit(monkeypatch, tmp_path, name):
-    """Its noise comes from the step."""
-    monkeypatch.setitem(CASES, name, OBJECTIVES[name])
+@pytest.mark.parametrize("name", DRAWN)
+def test_of_what_is_drawn_to_the_last_bit(monkeypatch, tmp_path, name):
+    """The noise of an objective, or of a bound, comes from the step."""
+    monkeypatch.setitem(CASES, name, DRAWN[name])
     wanted = train(name, tmp_path / "alone", epochs=2)
     train(name, tmp_path / "killed", kill=7, epochs=2)
     found = train(name, tmp_path / "killed", epochs=2)

@@ -55,6 +55,7 @@ WAYS = {
     "run_eagerly": {"run_eagerly": True},
     "jit_compile": {"jit_compile": True},
     "steps_per_execution": {"steps_per_execution": 4},
+    "micro_batch_size": {"micro_batch_size": 6},
 }
 OPTIMIZERS = {
     "adam": {},

@@ -1,36 +1,34 @@
 """Depth: equal steps, one after another, as one loop over stacked weights."""
 
-import dataclasses
-import itertools
-
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows._checks import integer, positive_integer
-from tfp_flows._private import is_random_state
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors import modes
-from tfp_flows.bijectors.base import FlowBijector, Weight
+from tfp_flows.bijectors.base import FlowBijector
 from tfp_flows.bijectors.loop import Loop
 from tfp_flows.bijectors.network import Network
-from tfp_flows.bijectors.road import (
-    context_shapes_of,
-    dtype_of,
-    shape_after,
-    steps_of,
-    title_of,
-    walk,
+from tfp_flows.bijectors.pattern import (
+    Looping,
+    by_seed,
+    draw,
+    event_shape_of,
+    layout_of,
+    mixed,
+    random_states_of,
+    start,
+    variables_of,
 )
+from tfp_flows.bijectors.road import context_shapes_of, dtype_of, steps_of, title_of, walk
+from tfp_flows.bijectors.step_of import StepOf
 from tfp_flows.bijectors.weights import make_weight
 
 tfb = tfp.bijectors
 
-# Stands for a free size of an event, where what a step makes of it is looked at.
-_SOME_SIZE = 4
 
-
-class Repeat(FlowBijector):
+class Repeat(FlowBijector, Looping):
     """Equal steps one after another, each with weights of its own, as one loop.
 
         forward(x) = step_0(step_1(... step_{num-1}(x)))
@@ -107,7 +105,7 @@ class Repeat(FlowBijector):
         if seed is not None:
             seed = integer(seed, "seed", title, least=0)
         super().__init__(
-            event_shape=_event_shape(step, title),
+            event_shape=event_shape_of(step, title),
             context_size=context_shapes_of(step),
             dtype=dtype_of(step) or tf.float32,
             is_constant_jacobian=step.is_constant_jacobian,
@@ -115,14 +113,14 @@ class Repeat(FlowBijector):
             **kwargs,
         )
         self._step, self._num, self._recompute = self._no_dependency(step), num, bool(recompute)
-        slots, shared = _variables_of(step, title)
+        slots, shared = variables_of(step, title)
         if not slots:
             raise ValueError(
                 f"{title}: {title_of(step)} has no variables: all steps would be the same. Use a "
                 "Chain."
             )
         self._slots, self._shared = self._no_dependency(slots), shared
-        random = _random_states(step)
+        random = random_states_of(step)
         self._random = self._no_dependency([v for v in shared if id(v) in random])
         self._ways = self._no_dependency(
             {inverse: tuple(steps_of(step, inverse)) for inverse in (True, False)}
@@ -130,7 +128,7 @@ class Repeat(FlowBijector):
         self._drawn = weights is None
         if weights is None:
             self._check_step()
-            weights = _start(step, slots, [_by_seed(seed, k) for k in range(1, num)])
+            weights = start(step, slots, [by_seed(seed, k) for k in range(1, num)])
         self._weights = self._stacks(tuple(weights))
         self._place = Place(self)
         self._parameters["weights"] = tuple(self._weights)
@@ -151,9 +149,9 @@ class Repeat(FlowBijector):
         title = f"{cls.__name__}.of"
         if not steps:
             raise ValueError(f"{title}: expected at least one bijector, got none.")
-        found = [_variables_of(step, title) for step in steps]
+        found = [variables_of(step, title) for step in steps]
         for n, (slots, shared) in enumerate(found):
-            if _layout(slots) != _layout(found[0][0]) or any(
+            if layout_of(slots) != layout_of(found[0][0]) or any(
                 not np.array_equal(a.numpy(), b.numpy())
                 for a, b in zip(shared, found[0][1], strict=True)
             ):
@@ -181,8 +179,8 @@ class Repeat(FlowBijector):
             `None`, to that of the part in its place.
           **kwargs: as of the constructor.
         """
-        slots, _ = _variables_of(step, f"{cls.__name__}.like")
-        weights = _start(step, slots, reseeds)
+        slots, _ = variables_of(step, f"{cls.__name__}.like")
+        weights = start(step, slots, reseeds)
         return cls(step, 1 + len(reseeds), weights=weights, **kwargs)
 
     @property
@@ -303,7 +301,7 @@ class Repeat(FlowBijector):
         if not self._drawn:
             return
         rows = [
-            draw(self._step, lambda own, k=k: reseed(own if own is None else _mixed(own, k)))
+            draw(self._step, lambda own, k=k: reseed(own if own is None else mixed(own, k)))
             for k in range(self._num)
         ]
         for slot, stack in zip(self._slots, self._weights, strict=True):
@@ -486,175 +484,3 @@ class Place(tf.Module):
     def __init__(self, repeat):
         super().__init__(name="place")
         self.repeat = self._no_dependency(repeat)
-
-
-class StepOf(FlowBijector):
-    """A part of one step of a `Repeat`, which reads the weights of that step.
-
-    Args:
-      repeat: the `Repeat`.
-      k: number of the step.
-      part: its pattern, or a part of that.
-    """
-
-    def __init__(self, repeat, k, part):
-        shapes = {"event_ndims": part.forward_min_event_ndims}
-        shapes["inverse_event_ndims"] = part.inverse_min_event_ndims
-        if isinstance(part, FlowBijector):
-            shapes |= {"event_shape": part._domain, "inverse_event_shape": part._codomain}
-        super().__init__(
-            **shapes,
-            context_size=context_shapes_of(part),
-            dtype=repeat.dtype,
-            is_constant_jacobian=part.is_constant_jacobian,
-            name=f"{repeat.name}/{k}/{part.name}",
-        )
-        self._repeat, self._k, self._part = repeat, k, self._no_dependency(part)
-
-    # Of the part, whose own variables are not read.
-    _TF_MODULE_IGNORED_PROPERTIES = FlowBijector._TF_MODULE_IGNORED_PROPERTIES.union(
-        ("_parameters", "_part")
-    )
-
-    @property
-    def in_sequence(self):
-        """The members of a `Chain`."""
-        members = self._part.in_sequence if isinstance(self._part, FlowBijector) else ()
-        return tuple(StepOf(self._repeat, self._k, member) for member in members)
-
-    @property
-    def branches(self):
-        """Those of the part."""
-        branches = self._part.branches if isinstance(self._part, FlowBijector) else ()
-        return tuple((where, StepOf(self._repeat, self._k, inner)) for where, inner in branches)
-
-    def _forward_and_log_det(self, x, context):
-        return self._act(x, context, inverse=False)
-
-    def _inverse_and_log_det(self, y, context):
-        return self._act(y, context, inverse=True)
-
-    def _act(self, value, context, inverse):
-        ndims = self.inverse_min_event_ndims if inverse else self.forward_min_event_ndims
-        with modes.reading(self._repeat.weights_of(self._k)):
-            return walk(steps_of(self._part, inverse), value, context, ndims)[:2]
-
-
-def _event_shape(step, title):
-    """The shape of a step's events.
-
-    Raises:
-      ValueError: if the step changes it.
-    """
-    ranks = step.forward_min_event_ndims, step.inverse_min_event_ndims
-    if any(map(tf.nest.is_nested, ranks)):
-        raise ValueError(f"{title}: {title_of(step)} is a map of several tensors, not of one.")
-    shape = tf.TensorShape([None] * ranks[0])
-    after = shape_after(step, shape, title, inverse=False)
-    before = shape_after(step, after, title, inverse=True) if ranks[0] == ranks[1] else None
-    if before is not None and before.rank is not None:
-        shape = before
-        some = tf.TensorShape([n or _SOME_SIZE for n in shape])
-        after = step.forward_event_shape(some)
-        if after == some:
-            return shape
-    raise ValueError(
-        f"{title}: a step that is repeated must keep the shape of its events, but {title_of(step)} "
-        f"maps {shape} to {after}. Put what changes it before or after the Repeat."
-    )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Slot:
-    """A variable of the pattern, in whose place the loop reads."""
-
-    variable: object
-    from_data: bool  # whether it belongs to a part that is initialised from data
-
-
-def _variables_of(step, title):
-    """The variables of a step that are stacked, and those that are the same in all steps.
-
-    Raises:
-      ValueError: if one of them is read in a way that the loop cannot replace.
-    """
-    readable, shared = {}, {}
-    for part in [step, *step.submodules]:
-        if isinstance(part, Network):
-            for variable in (v.value for v in part.layer.variables):
-                # Integers decide how a layer is built (the masks of a MADE), for all steps at once.
-                kind = readable if variable.dtype.is_floating else shared
-                kind[id(variable)] = _Slot(variable, False)
-        elif isinstance(part, Repeat):
-            for slot, stack in zip(part._slots, part._weights, strict=True):
-                readable[id(stack)] = _Slot(stack, slot.from_data)
-            shared.update((id(v), _Slot(v, False)) for v in part._shared)
-        elif isinstance(part, FlowBijector):
-            names = [n for n in dir(type(part)) if isinstance(getattr(type(part), n), Weight)]
-            for name in names:
-                variable = getattr(part, getattr(type(part), name).attribute, None)
-                readable[id(variable)] = _Slot(variable, "initialized" in names)
-    for variable in step.variables:
-        if id(variable) not in readable and id(variable) not in shared:
-            raise ValueError(
-                f"{title}: the variable '{variable.name}' of {title_of(step)} cannot be stacked: "
-                "steps read the `Weight`s of a FlowBijector, and Keras layers in a Network, and "
-                "this is neither. Make a FlowBijector of its part, or put it outside."
-            )
-    slots = [readable[id(v)] for v in step.variables if id(v) in readable]
-    return slots, [v for v in step.variables if id(v) in shared]
-
-
-def _random_states(step):
-    """Identities of the variables by which the layers of a step draw random numbers."""
-    found = set()
-    for part in [step, *step.submodules]:
-        if isinstance(part, Network):
-            found.update(id(v.value) for v in part.layer.variables if is_random_state(v))
-        elif isinstance(part, Repeat):
-            found.update(map(id, part._random))
-    return found
-
-
-def _layout(slots):
-    return [(slot.variable.dtype, slot.variable.shape) for slot in slots]
-
-
-def _by_seed(seed, k):
-    """How the `k`-th step is drawn, where its parts' own seeds say nothing else."""
-    numbers = itertools.count()
-
-    def reseed(own):
-        if seed is not None:
-            return _mixed(seed, k, next(numbers))
-        return None if own is None else _mixed(own, k)
-
-    return reseed
-
-
-def _start(step, slots, reseeds):
-    """The stacks that steps start from, of which the first is `step`."""
-    rows = [[slot.variable.numpy()] for slot in slots]
-    for reseed in reseeds:
-        drawn = draw(step, reseed)
-        for slot, row in zip(slots, rows, strict=True):
-            row.append(drawn.get(id(slot.variable), row[0]))
-    return [np.stack(row) for row in rows]
-
-
-def draw(step, reseed):
-    """What the variables of another step like this one start from, by their identity.
-
-    Args:
-      step: a bijector.
-      reseed: function from the seed of a part, or `None`, to the one that it is drawn by.
-    """
-    drawn = {}
-    for part in [step, *step.submodules]:
-        if isinstance(part, (FlowBijector, Network)):
-            drawn.update((id(variable), value) for variable, value in part.redrawn(reseed))
-    return drawn
-
-
-def _mixed(*numbers):
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0] // 2)

@@ -11,7 +11,9 @@ computes every unit D times. Here every unit is computed once:
     arrived: bias, context, and the shares of all units that are final.
   * `block_size` consecutive degrees form a block. Inside a block, the few units of each degree
     pass their values on to the others of the block, degree by degree. When the block is done,
-    one matrix product a layer passes its values on to all the units of the later blocks.
+    one matrix product a layer passes its values on to all the units of the later blocks. Where
+    the outputs are many more than the units of the last hidden layer, each block fetches its own
+    from those instead: an accumulator that all blocks write would cost more than the arithmetic.
 
 So all but the small products inside the blocks are large matrix products. The loop over the
 blocks is a `tf.while_loop` of static shapes, whose body holds `block_size` steps: its graph does
@@ -79,6 +81,8 @@ class Plan:
 
 # Entries a block, about. Larger blocks trace longer and are no faster (RESULTS.md).
 _BLOCK_SIZE = 12
+# Outputs a unit of the last hidden layer from which blocks fetch theirs.
+_FETCHED_FROM = 4
 # Degree of padding: above every degree, so that the mask cuts all that leaves it.
 _NEVER = np.iinfo(np.int32).max
 
@@ -122,17 +126,29 @@ def run(plan, kernels, accumulators, drive, auxiliary, unit, step):
       The results, `[D, s, n]`.
     """
     block, last = plan.block_size, plan.num_layers - 1
+    num_units, num_outputs = kernels[last].shape
+    fetched = last > 0 and num_outputs > _FETCHED_FROM * num_units
     entries = tf.constant(plan.entries)
     rows = [tf.constant(r) for r in plan.rows]
     row_degrees = [tf.constant(d)[:, :, tf.newaxis] for d in plan.row_degrees]
     column_degrees = [tf.constant(d)[tf.newaxis] for d in plan.column_degrees]
+    accumulators = list(accumulators)
+    if fetched:
+        to_outputs, offsets = tf.transpose(kernels[last]), accumulators[last]
+        # In place of the last accumulator: the values of all units that are final, and a row for
+        # what padding puts out.
+        shape = tf.concat([[num_units + 1], tf.shape(offsets)[1:]], 0)
+        accumulators[last] = tf.ensure_shape(
+            tf.zeros(shape, offsets.dtype), [num_units + 1, *offsets.shape[1:]]
+        )
+        final = tf.where(row_degrees[last] == _NEVER, num_units, rows[last][:, :, tf.newaxis])
 
     def body(number, accumulated, results):
         # The weights that leave this block's units, masked, and the square among them that
         # stays within the block; both `[units of this block, ...]`.
         leaving, within, received = [], [], []
         here = [r[number] for r in rows]
-        for i, kernel in enumerate(kernels):
+        for i, kernel in enumerate(kernels[:last] if fetched else kernels):
             compare = tf.less if i == last else tf.less_equal
             keep = compare(row_degrees[i][number], column_degrees[i])
             weights = tf.where(keep, tf.gather(kernel, here[i]), tf.zeros([], kernel.dtype))
@@ -141,6 +157,17 @@ def run(plan, kernels, accumulators, drive, auxiliary, unit, step):
             square = tf.transpose(tf.gather(weights, here[i + 1], axis=1))
             within.append(tf.split(square, block))
             received.append(tf.gather(accumulated[i], here[i + 1]))
+        if fetched:
+            zero = tf.zeros([], to_outputs.dtype)
+            degrees = tf.transpose(tf.gather(column_degrees[last], here[-1], axis=1))
+            weights = tf.gather(to_outputs, here[-1])
+            weights = tf.where(column_degrees[last - 1] < degrees, weights, zero)
+            # Units that are not final yet are zeros.
+            shares = tf.matmul(weights, accumulated[last][:num_units])
+            received.append(tf.gather(offsets, here[-1]) + shares)
+            keep = tf.transpose(row_degrees[last][number]) < degrees  # no padding
+            square = tf.where(keep, tf.gather(weights, here[last], axis=1), zero)
+            within.append(tf.split(square, block))
         aux = [
             None if a is None else tf.split(tf.gather(a, here[i + 1]), block)
             for i, a in enumerate(auxiliary)
@@ -161,11 +188,13 @@ def run(plan, kernels, accumulators, drive, auxiliary, unit, step):
             fed, result = step(driven[j], mine)
             known[0] = _append(known[0], fed)
             block_results.append(result)
-        accumulated = tuple(
+        new = [
             a + tf.matmul(w, v, transpose_a=True)
-            for a, w, v in zip(accumulated, leaving, known, strict=True)
-        )
-        return number + 1, accumulated, results.write(number, tf.stack(block_results))
+            for a, w, v in zip(accumulated, leaving, known, strict=False)
+        ]
+        if fetched:
+            new.append(tf.tensor_scatter_nd_update(accumulated[last], final[number], known[last]))
+        return number + 1, tuple(new), results.write(number, tf.stack(block_results))
 
     results = tf.TensorArray(drive.dtype, size=plan.num_blocks, element_shape=None)
     # The bound lets XLA differentiate the loop, which autodiff needs for second derivatives.

@@ -73,6 +73,13 @@ class StochasticTransform(tf.Module):
     data_dtype = None
     """`tf.DType` of the data, where it is not that of the latent."""
 
+    in_place = False
+    """Whether latents are data, too: values in the cells of integers, in the same units.
+
+    A `FlowModel` takes both then, and gives latents. Such a transform contributes 0, has a `seed`,
+    `shared_noise` and `quantize`, as `preprocessing.UniformDequantization`.
+    """
+
     def latent_event_shape(self, event_shape):
         """The shape of an event of `z`, given that of `x`; by default the same."""
         return tf.TensorShape(event_shape)

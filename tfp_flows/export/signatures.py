@@ -47,9 +47,7 @@ class _Signatures:
         self.model, self.road, self.example = model, model._road, model._example
         dtype, event = self.example.dtype, self.example.event_shape
         self.x = tf.TensorSpec([None, *event], self.example.event_dtype, "x")
-        self.data = self.x
-        if self.example.dequantization is not None:
-            self.data = tf.TensorSpec([None, *event], tf.int32, "x")
+        self.data = tf.TensorSpec([None, *event], self.example.data_dtype, "x")
         z_dtype = tf.as_dtype(self.road.base.dtype)
         self.z = tf.TensorSpec([None, *self.road.base.event_shape], z_dtype, "z")
         self.n, self.seed = tf.TensorSpec([], tf.int32, "n"), tf.TensorSpec([2], tf.int32, "seed")
@@ -64,7 +62,7 @@ class _Signatures:
         yield "log_prob", self._function(self.log_prob, [self.data])
         if self.model.reports_bits_per_dim:
             yield "bits_per_dim", self._function(self.bits_per_dim, [self.data])
-        if self.example.dequantization is not None:
+        if self.data.dtype != self.x.dtype:
             yield "log_prob_dequantized", self._function(self.log_prob_dequantized, [self.x])
         if self.road.steps:
             yield "forward", self._function(self.forward, [self.z])

@@ -1,19 +1,17 @@
 """Scores and samples of a `FlowModel`."""
 
 import functools
-import math
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows._checks import integer, positive_integer
-from tfp_flows.bijectors import FlowBijector
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.modes import training_mode
-from tfp_flows.models import completion
 from tfp_flows.models.estimate import Estimate, estimate
-from tfp_flows.models.inputs import arrays, as_array, as_context, check_context, unpack
+from tfp_flows.models.inputs import arrays, as_context, check_context, unpack
+from tfp_flows.models.outside import outside_scores_minus_infinity
 from tfp_flows.models.sampling import stateless_seed
 from tfp_flows.models.variables import flags_of
 
@@ -73,7 +71,7 @@ class Density:
         batch_size = positive_integer(batch_size, "batch_size", title)
         x, context = self._data("estimate_log_prob", x, context)
         batch = x.shape[: x.shape.rank - self.event_shape.rank]
-        is_exact = not self._road.is_noisy and (self.dequantization is None or x.dtype.is_floating)
+        is_exact = not self._road.is_noisy and not self._example.needs_lift(x)
         if is_exact or 0 in batch:
             log_prob = tf.reshape(self._log_prob_of_data(x, context), batch)
             return Estimate(log_prob, tf.zeros_like(log_prob))
@@ -126,7 +124,7 @@ class Density:
         sample = self._function("sample", self._road.sample, shape.shape[0], context)
         samples = sample(shape, stateless_seed(seed), context, temperature)
         if quantized:
-            samples = self._quantized(samples)
+            samples = self._example.quantized(samples)
         return tf.ensure_shape(
             samples, [None] * shape.shape[0] + self._example.event_shape.as_list()
         )
@@ -271,155 +269,7 @@ class Density:
         batch = tf.convert_to_tensor(x).shape[: -self._road.event_ndims or None]
         return tf.reshape(tf.cast(rank, self._example.dtype), batch)
 
-    def complete(
-        self,
-        x,
-        mask,
-        n=1,
-        *,
-        context=None,
-        seed=None,
-        num_particles=None,
-        num_steps=100,
-        least=0.05,
-    ):
-        """Draws of the hidden entries of data given the others.
-
-        Exact where the order of the model allows: where no given entry depends on a hidden one, as
-        in a `flows.maf(order="same")` with the first entries given, in a `flows.pixel_cnn` of one
-        block, or with an output, given the upper rows, or in a coupling with the half that it
-        passes through. Exact, too, for a `TableDistribution`. Other flows draw by annealed
-        importance sampling, whose draws are worth fewer independent ones: their effective sample
-        size, of `num_particles` weighted ones, is returned, and refused where it is too low. It
-        sees by the weights that particles are few in some place; not that there is a place where
-        none is. An `AutoregressiveDistribution` refuses what its order does not allow.
-
-        Args:
-          x: data, as `log_prob`; hidden entries may be anything, NaN too. Integers of a model that
-            dequantizes get the noise of scores, and its draws are continuous.
-          mask: Boolean, of the shape of one event or of `x`: `True` where an entry is given.
-          n: `int >= 1`, number of draws for each row.
-          context: as `log_prob`.
-          seed: as `sample`.
-          num_particles: `int`, at least `n`. Default: `4 n`, and 256 or more.
-          num_steps: `int >= 1`, of the annealing; more make the weights more equal.
-          least: least effective sample size, as a share of `num_particles`.
-
-        Returns:
-          A `Completion`: `draws`, `[n, ..., *event_shape]`, of the distribution's dtype, and
-          `effective_sample_size`, `[...]`.
-
-        Raises:
-          TypeError, ValueError: for a mask of another kind or shape, or one that the order of a
-            discrete distribution does not allow.
-          RuntimeError: if the effective sample size of a row is too low.
-
-        References: R. Neal, Annealed importance sampling, 2001, Statistics and Computing 11.
-        """
-        title = f"{self._example.title}.complete"
-        n = positive_integer(n, "n", title)
-        num_steps = positive_integer(num_steps, "num_steps", title)
-        if num_particles is None:
-            num_particles = max(256, 4 * n)
-        num_particles = integer(num_particles, "num_particles", title, least=n)
-        x = tf.convert_to_tensor(as_array(x, self._example.dtype))
-        mask = completion.check_mask(mask, x, self.event_shape, title)
-        x = tf.where(mask, x, tf.zeros([], x.dtype))  # What is hidden is not looked at.
-        x, context = self._data("complete", x, context)
-        x, batch = self._prepare(x), x.shape[: x.shape.rank - self.event_shape.rank]
-        if hasattr(self.distribution, "complete"):
-            holes = tf.where(mask, x, tf.constant(math.nan, x.dtype))
-            rows = tf.tile(tf.reshape(holes, [-1, *self.event_shape]), [n, 1])
-            draws = self.distribution.complete(rows, seed=stateless_seed(seed))
-            draws = tf.reshape(draws, [n, *batch, *self.event_shape])
-            return completion.Completion(draws, tf.fill(batch, tf.cast(n, x.dtype)))
-        if self._road.is_noisy:
-            raise ValueError(
-                f"{title}: the log-density of '{self._road.base.name}' is a "
-                f"{self._road.likelihood}, drawn with noise, by which no hidden entry is drawn. "
-                "Take a flow, or a distribution with a method `complete` of its own."
-            )
-        if completion.is_triangular(self._road, mask):
-            draws = self._completed_exactly(x, mask, n, context, stateless_seed(seed))
-            return completion.Completion(draws, tf.fill(batch, tf.cast(n, self._example.dtype)))
-        if not self._example.continuous:
-            raise ValueError(
-                f"{title}: the distribution '{self.distribution.name}' is discrete, or has no "
-                "gradient to search by, and draws hidden entries in its own order, if it has one "
-                "step by step: all given entries must come before the hidden ones. In the order "
-                "of images, give the upper rows."
-            )
-        sizes = num_particles, num_steps, n
-
-        def annealed(x, given, context, seed):
-            return self._annealed(x, given, context, seed, *sizes)
-
-        key = f"complete_{sizes}"
-        function = self._function(key, annealed, x.shape.rank, context)
-        given = np.broadcast_to(mask, x.shape)
-        draws, effective = function(x, given, context, stateless_seed(seed))
-        worst = float(tf.reduce_min(effective))
-        if not worst >= least * num_particles:
-            raise RuntimeError(
-                f"{title}: the {num_particles} particles of a row are worth {worst:.1f} "
-                f"independent draws, less than the {least * num_particles:.1f} asked for. Take "
-                f"more steps (num_steps={10 * num_steps}), more particles, or a lower `least`."
-            )
-        return completion.Completion(draws, effective)
-
     # --- Inside. ---
-
-    def _completed_exactly(self, x, mask, n, context, seed):
-        """Latents of the given entries from the data, the others from the base."""
-        road = self._road
-        in_order = hasattr(road.base, "complete_in_order")
-
-        def completed(x, mask, context, seed):
-            whole = tf.concat([[n], tf.shape(x)], 0)
-            shape = whole[: tf.size(whole) - self.event_shape.rank]
-            if in_order and not road.steps:
-                known = tf.broadcast_to(x, whole)
-            else:
-                latents = road.base_sample(shape, seed, context)
-                # Anything that has a density will do for what is hidden, on which nothing given
-                # depends.
-                known = road.inverse(tf.where(mask, x, road.forward(latents, context)), context)
-            if in_order:
-                latents = road.base_completed(known, mask, seed, context)
-            else:
-                latents = tf.where(mask, known, latents)
-            return tf.where(mask, x, road.forward(latents, context))
-
-        function = self._function(f"complete_exactly_{n}", completed, x.shape.rank, context)
-        return tf.ensure_shape(function(x, mask, context, seed), [n, *x.shape])
-
-    def _annealed(self, x, given, context, seed, num_particles, num_steps, n):
-        event = self.event_shape.as_list()
-        batch, size = tf.shape(x)[: x.shape.rank - len(event)], math.prod(event)
-
-        def as_event(rows, number):
-            return tf.reshape(rows, tf.concat([[number], batch, event], 0))
-
-        def log_prob(rows):
-            found = self._log_prob(as_event(rows, tf.shape(rows)[0]), context)
-            return tf.reshape(found, tf.shape(rows)[:2])
-
-        def sample(number, seed):
-            shape = tf.concat([[number], batch], 0)
-            found = self._road.sample(shape, seed, context)
-            return tf.reshape(found, [number, -1, size])
-
-        draws, effective = completion.annealed(
-            log_prob,
-            sample,
-            tf.reshape(x, [-1, size]),
-            tf.reshape(given, [-1, size]),
-            num_particles,
-            num_steps,
-            n,
-            seed,
-        )
-        return as_event(draws, n), tf.reshape(effective, batch)
 
     def _data(self, method, x, context):
         """Data and their context as tensors, checked."""
@@ -441,17 +291,6 @@ class Density:
 
     def _latents(self, x, context):
         return self._road.inverse(self._prepare(x), context)
-
-    def _quantized(self, samples):
-        dequantization = self._example.dequantization
-        if self._example.discrete:
-            return tf.cast(samples, tf.int32)
-        if dequantization is None:
-            raise ValueError(
-                f"{self._example.title}.sample: quantized=True is for a model with a "
-                "dequantization; the data of this one are continuous."
-            )
-        return dequantization.quantize(samples)
 
     def _uninitialized(self):
         """The parts whose data-dependent initialisation has not happened yet."""
@@ -511,23 +350,13 @@ class Density:
             return log_prob  # Not finite either way, and then `fit` says why.
         return outside_scores_minus_infinity(self._road, x, log_prob)
 
-    def _noise_of_scores(self, rank):
-        """One draw for all rows of a batch shape of that rank; `None` if none is needed."""
-        if not self._road.is_noisy:
-            return None
-        with tf.init_scope():  # A value, that a graph holds as a constant: the same everywhere.
-            noise = self._road.draw_noise([1] * rank, [0, 0])
-            noise = tf.nest.map_structure(lambda tensor: tensor.numpy(), noise)
-        return tf.nest.map_structure(tf.constant, noise)
-
     def _log_weights(self, x, context, seed, number):
         """Log-densities `[number, n]` of rows, of as many draws of noise."""
         seed, own = tfp.random.split_seed(seed)
         shape = [number, 1]
         x = tf.repeat(x[tf.newaxis], number, axis=0)
-        if self.dequantization is not None and not x.dtype.is_floating:
-            noise = self.dequantization.draw_noise(shape, own, self.event_shape)
-            x = self.dequantization.inverse(x, noise)[0]
+        if self._example.needs_lift(x):
+            x = self._example.lifted(x, self._example.draw_noise(shape, own))
         x = tf.cast(x, self._example.event_dtype)
         return self._log_prob(x, context, noise=self._road.draw_noise(shape, seed))
 
@@ -544,51 +373,3 @@ class Density:
                 functools.partial(python_function), reduce_retracing=True, autograph=False
             )
         return self._functions[key]
-
-
-def outside_scores_minus_infinity(road, x, log_prob):
-    """`log_prob` with -inf for the rows of `x` where the density is zero.
-
-    Those are rows with an infinite entry, and rows that TFP's own bijectors between the data and
-    the first part with variables have no finite image of: `tfb.Sigmoid` from 0 down and from 1
-    up, `tfb.Exp` from 0 down. TFP (0.25) gives NaN there. A row that holds NaN keeps its score.
-
-    Args:
-      road: that of the distribution.
-      x: data, of its dtype.
-      log_prob: what it scores them, of the batch shape.
-    """
-    if not x.dtype.is_floating:
-        return log_prob  # What is impossible the distribution itself knows.
-    unknown = _any_entry(tf.math.is_nan(x), road.event_ndims)
-    outside = _any_entry(tf.equal(tf.abs(x), math.inf), road.event_ndims)
-    outside |= _outside(road.steps, x, road.event_ndims)
-    return tf.where(outside & ~unknown, tf.constant(-math.inf, log_prob.dtype), log_prob)
-
-
-def _outside(steps, value, ndims):
-    """Which rows have no finite image up to the first step that has variables."""
-    outside = tf.zeros([], tf.bool)
-    for step in steps[: _last_of_stock(steps)]:
-        for part, inside in step.branches:
-            outside |= _outside(inside, value[..., part], ndims)
-        ranks = step.bijector.forward_min_event_ndims, step.bijector.inverse_min_event_ndims
-        if step.bijector.variables or any(map(tf.nest.is_nested, ranks)):
-            break  # It is trained, or one of several tensors.
-        value, log_det, ndims = step(value, None, ndims)
-        outside |= _any_entry(~tf.math.is_finite(value), ndims) | tf.math.is_nan(log_det)
-    return outside
-
-
-def _last_of_stock(steps):
-    """How many steps there are up to the last of TFP's own: ours see to their support."""
-    return max((n for n, step in enumerate(steps, 1) if _holds_stock(step)), default=0)
-
-
-def _holds_stock(step):
-    inside = [_last_of_stock(steps) for _, steps in step.branches]
-    return any(inside) or not isinstance(step.bijector, FlowBijector)
-
-
-def _any_entry(condition, ndims):
-    return tf.reduce_any(condition, axis=list(range(-ndims, 0))) if ndims else condition

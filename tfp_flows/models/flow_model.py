@@ -13,6 +13,8 @@ from tfp_flows.bijectors.stochastic import likelihood_of
 from tfp_flows.distributions import Surjected
 from tfp_flows.models import datasets, replicas, xla
 from tfp_flows.models.callbacks import adapted
+from tfp_flows.models.checks import Checks
+from tfp_flows.models.completing import Completing
 from tfp_flows.models.density import Density
 from tfp_flows.models.embedding import Embedding
 from tfp_flows.models.example import Example
@@ -30,7 +32,9 @@ from tfp_flows.models.inputs import (
     warn_of_scale,
     zeros_of,
 )
+from tfp_flows.models.noise import Noise
 from tfp_flows.models.persistence import Persistence
+from tfp_flows.models.pieces import check_size
 from tfp_flows.models.sampling import stateless_seed
 from tfp_flows.models.start import start
 from tfp_flows.models.steps import Steps, metrics_of
@@ -48,7 +52,7 @@ tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
-class FlowModel(Steps, Density, Persistence, keras.Model):
+class FlowModel(Steps, Checks, Noise, Density, Completing, Persistence, keras.Model):
     """A `keras.Model` that fits a distribution to data by maximum likelihood.
 
         loss = -mean(log p(x))        in nats; for images also in bits/dim
@@ -117,10 +121,13 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
                 f"FlowModel: expected a tfd.Distribution, got {type(distribution).__name__}. Wrap "
                 "a bijector: tfd.TransformedDistribution(base, bijector)."
             )
-        # The uniform one has no weights: the model dequantizes before it scores, and its samples,
-        # latents and floating data are those of the continuous distribution.
-        if dequantization is not None and not hasattr(dequantization, "shared_noise"):
-            distribution, dequantization = Surjected(distribution, dequantization), None
+        whole = distribution
+        if dequantization is not None:
+            whole = Surjected(distribution, dequantization)
+            # In place it has no weights: data are lifted before they are scored, and samples,
+            # latents and floating data are those of the continuous distribution.
+            if not dequantization.in_place:
+                distribution = whole
         road = Road(distribution)
         dtype = road.dtype
         # A dtype of its own: under a global mixed policy Keras would cast x to bfloat16.
@@ -148,8 +155,9 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         object.__setattr__(self, "_road", road)
         object.__setattr__(self, "_actnorms", actnorms_of(distribution))
         raw = context_network is not None
-        example = Example.of(distribution, road, dequantization, title, raw=raw)
+        example = Example.of(whole, road, title, raw=raw)
         object.__setattr__(self, "_example", example)
+        object.__setattr__(self, "_likelihood", likelihood_of(whole, road))
         embedding = Embedding(context_network, example) if raw else None
         object.__setattr__(self, "_embedding", embedding)
         self.conditioners = conditioners_of(distribution)
@@ -180,7 +188,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
             )
         if objective is not None:
             objective.check(distribution, title)
-            self._check_data_free(objective, dequantization)
+            self._check_data_free(objective)
         object.__setattr__(self, "_objective", objective)
         # In float64: a float32 mean of many batches drifts.
         self._loss_nats = keras.metrics.Mean(name="loss", dtype="float64")
@@ -196,6 +204,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         object.__setattr__(self, "_own_metrics", [])
         self._functions = {}
         self._xla, self._asked_for_xla = False, "auto"
+        self._micro_batch_size = None
         self._start = None  # of the training that runs
         self.build()
 
@@ -208,8 +217,8 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
 
     @property
     def dequantization(self):
-        """The dequantization of integer data, or `None`."""
-        return self._example.dequantization
+        """The dequantization of integer data, in place, or `None`."""
+        return self._example.lift
 
     @property
     def objective(self):
@@ -223,7 +232,7 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         The last two are drawn with noise. The mean over the draws of an importance-weighted
         estimate, too, lies below the exact value, the closer the more samples it has.
         """
-        return likelihood_of(self.dequantization, self._road)
+        return self._likelihood
 
     @property
     def num_samples(self):
@@ -298,12 +307,15 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         self._check_initialized("call")
         x, context, _ = unpack(inputs, self._example)
         x = tf.convert_to_tensor(x)
-        if training and self.dequantization is not None and not x.dtype.is_floating:
-            x = tf.cast(self.dequantization(x, seed=stateless_seed(None)), self._example.dtype)
         context = self._embedded(context, training)
         noise = None
         if training:
-            noise = self._road.draw_noise([tf.shape(x)[0]], stateless_seed(None))
+            ndims = x.shape.rank - self.event_shape.rank
+            batch = tf.unstack(tf.shape(x)[:ndims], ndims)
+            if self._example.needs_lift(x):
+                own = self._example.draw_noise(batch, stateless_seed(None))
+                x = self._example.lifted(x, own)
+            noise = self._road.draw_noise(batch, stateless_seed(None))
         return self._log_prob(self._prepare(x), context, training, noise)
 
     def stateless_call(self, trainable_variables, non_trainable_variables, *args, **kwargs):
@@ -326,7 +338,15 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         shape = input_shape["x"] if isinstance(input_shape, dict) else input_shape
         return tuple(shape[0][:1] if isinstance(shape[0], (tuple, list)) else shape[:1])
 
-    def compile(self, optimizer="adam", *, metrics=None, jit_compile="auto", **kwargs):
+    def compile(
+        self,
+        optimizer="adam",
+        *,
+        metrics=None,
+        jit_compile="auto",
+        micro_batch_size=None,
+        **kwargs,
+    ):
         """Sets the optimizer; the loss is the negative log-likelihood.
 
         Args:
@@ -339,14 +359,22 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
             by couplings and masked autoregressive maps, whose steps take a half to a ninth then.
             On a CPU it takes a fifth from dense and masked networks, little from convolutions,
             and as long to compile as some thousand steps: `True` is for long trainings.
+          micro_batch_size: `int`, for batches that do not fit into memory: the most rows that a
+            device computes at once. A step of `fit` or `evaluate` goes through its rows in pieces
+            of that size and adds up their sums: losses, gradients, clipping and updates are those
+            of the whole batch to rounding, on any number of devices, and noise by the row (see
+            `Objective.draw_noise`) is the same too. Default: all rows at once. (An optimizer's
+            `gradient_accumulation_steps` takes the mean of the means of batches, which is that of
+            their rows if all have as many; one device alone.)
           **kwargs: `steps_per_execution`, `run_eagerly`, `auto_scale_loss` of
             `keras.Model.compile`. If networks compute in float16 by then, the loss is scaled by
             default.
 
         Raises:
           ValueError: if the distribution has no variables, a loss is given, two metrics have one
-            name, or there are metrics and an objective.
-          TypeError: if a metric is no function.
+            name, or there are metrics and an objective; if a batch is to be computed in pieces,
+            and a part takes moments of it (`BatchNorm`) or the objective compares its rows.
+          TypeError: if a metric is no function, or `micro_batch_size` no integer.
         """
         for extra in ("loss", "loss_weights", "weighted_metrics"):
             if kwargs.pop(extra, None) is not None:
@@ -393,10 +421,13 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
         replicas.check_optimizer(
             self.distribute_strategy, optimizer, self.distribution, jit_compile, title
         )
+        size = check_size(
+            micro_batch_size, self.distribution, self._networks, self.objective, title
+        )
         own = metrics_of(metrics, [m.name for m in (self._loss_nats, self._bits_per_dim) if m])
         object.__setattr__(self, "_own_metrics", own)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
-        self._asked_for_xla = asked
+        self._asked_for_xla, self._micro_batch_size = asked, size
         use_fused_update(self.optimizer)
 
     @property
@@ -599,12 +630,12 @@ class FlowModel(Steps, Density, Persistence, keras.Model):
             f"train: {reason}"
         )
 
-    def _check_data_free(self, objective, dequantization):
+    def _check_data_free(self, objective):
         """Refuses what comes from data where there are none."""
         title = f"FlowModel '{self.name}'"
         if objective.needs_data:
             return
-        if dequantization is not None:
+        if self.dequantization is not None:
             raise ValueError(
                 f"{title}: {type(objective).__name__} needs no data, and there is nothing to "
                 "dequantize. Leave `dequantization` out."

@@ -114,12 +114,12 @@ def check_array(x, example, batched=True):
             "off without a word. Cast them: x.astype('int32')."
         )
     if (dtype.is_integer or dtype.is_bool) and not example.discrete:
-        if example.dequantization is None and not example.continuous:
+        if example.lift is None and not example.continuous:
             raise TypeError(
                 f"{title}: expected {wanted.name} data, got {dtype.name}. Cast them: "
                 f"x.astype('{wanted.name}')."
             )
-        if example.dequantization is None:
+        if example.lift is None:
             raise TypeError(
                 f"{title}: got {dtype.name} data, but a flow is a density of continuous values "
                 "and would put infinite density on integers. Build the model with "
@@ -241,8 +241,8 @@ def check_levels(x, example):
     """
     if not isinstance(x, (np.ndarray, tf.Tensor)) or tf.as_dtype(x.dtype).is_bool:
         return
-    if tf.as_dtype(x.dtype).is_floating and (example.levels is None or example.levels == 2):
-        return  # What a dequantization has made continuous, and cross-entropies.
+    if tf.as_dtype(x.dtype).is_floating and (not example.discrete or example.num_levels == 2):
+        return  # What was lifted already, and cross-entropies.
     if not np.size(x) or (isinstance(x, tf.Tensor) and not hasattr(x, "numpy")):
         return
     values = np.asarray(x)
@@ -294,7 +294,7 @@ def checks_of_batch(x, example, nan):
 
 
 def _wrong_levels(example, least, most, what=""):
-    whose = "distribution" if example.dequantization is None else "dequantization"
+    whose = "distribution" if example.lift is None else type(example.lift).__name__
     levels = example.num_levels
     return (
         f"{example.title}: expected integers from 0 to {levels - 1}, the {levels} levels of the "

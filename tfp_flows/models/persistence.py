@@ -20,7 +20,13 @@ from tfp_flows.saving.messages import shortened
 tfd = tfp.distributions
 
 # The arguments of `compile` that a file keeps.
-_COMPILED = ("optimizer", "run_eagerly", "steps_per_execution", "jit_compile")
+_COMPILED = (
+    "optimizer",
+    "run_eagerly",
+    "steps_per_execution",
+    "jit_compile",
+    "micro_batch_size",
+)
 
 
 class Persistence:
@@ -234,6 +240,8 @@ class Persistence:
         config = super().get_compile_config()
         if "jit_compile" in config:
             config = {**config, "jit_compile": self._asked_for_xla}  # "auto" of whoever loads it.
+            if self._micro_batch_size is not None:
+                config["micro_batch_size"] = self._micro_batch_size
         return {name: value for name, value in config.items() if name in _COMPILED}
 
     def compile_from_config(self, config):
@@ -313,11 +321,13 @@ def _is_compile_config(config):
     if not isinstance(config, dict) or not {"optimizer"} <= set(config) <= set(_COMPILED):
         return False
     steps = config.get("steps_per_execution", 1)
+    rows = config.get("micro_batch_size")
     return (
         isinstance(config.get("run_eagerly", False), bool)
         and config.get("jit_compile", False) in (True, False, "auto", None)
         and type(steps) is int
         and steps > 0
+        and (rows is None or (type(rows) is int and rows > 0))
     )
 
 

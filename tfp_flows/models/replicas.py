@@ -71,8 +71,8 @@ def check_optimizer(strategy, optimizer, distribution, jit_compile, title):
     if getattr(optimizer, "gradient_accumulation_steps", None):
         raise ValueError(
             f"{title}: gradient_accumulation_steps is not supported on {count} replicas: Keras "
-            "applies the sum under a condition, in which replicas cannot meet. Use a larger batch: "
-            "the replicas divide it."
+            "applies the sum under a condition, in which replicas cannot meet. Use a larger batch, "
+            "which the replicas divide, and micro_batch_size=... of compile if it does not fit."
         )
     if getattr(optimizer, "use_ema", False) and optimizer.ema_overwrite_frequency:
         raise ValueError(

@@ -39,6 +39,11 @@ class Objective(abc.ABC):
         return False
 
     @property
+    def compares_rows(self):
+        """Whether the loss of a row depends on the rows beside it."""
+        return False
+
+    @property
     def allows_xla(self):
         """Whether XLA can compile it."""
         return True
@@ -57,9 +62,29 @@ class Objective(abc.ABC):
         """
         del distribution, title
 
+    def draw_noise(self, distribution, rows, seed):
+        """Noise of a batch, each row's at its place, which depends on no weight, data or context.
+
+        Where it gives some, `loss` is handed it as `noise`: of several replicas each gets of the
+        global batch's that of its own rows, and all train as one device does.
+
+        Args:
+          distribution: the `tfd.Distribution` that is trained.
+          rows: `int`, or int32 scalar.
+          seed: pair of int32, another one at each step, the same on all replicas.
+
+        Returns:
+          A tensor `[rows, ...]` or a nest of such; `None` (default) of an objective whose `loss`
+          draws by itself, of each replica by a seed of its own.
+        """
+        del distribution, rows, seed
+        return None
+
     @abc.abstractmethod
     def loss(self, distribution, batch, seed):
         """The loss of each row.
+
+        One with a `draw_noise` takes `noise=None` as well, and draws without it by the seed.
 
         Args:
           distribution: the `tfd.Distribution` that is trained.

@@ -128,12 +128,17 @@ class Distillation(Drawn):
                 "another density. Build the flow with the base of the teacher."
             )
 
-    def loss(self, distribution, batch, seed):
-        """The error of each pair, and the weighted negative log-density of its data."""
+    def draw_noise(self, distribution, rows, seed):
+        """The latents of pairs."""
         self._refuse_lack(self.teacher, "teacher")
+        with training_mode(False):
+            return Road(self.teacher).base_sample(tf.reshape(rows, [1]), self._seed_of(seed))
+
+    def loss(self, distribution, batch, seed, noise=None):
+        """The error of each pair, and the weighted negative log-density of its data."""
+        z = self.draw_noise(distribution, batch, seed) if noise is None else noise
         student, teacher = Road(distribution), Road(self.teacher)
         with training_mode(False):
-            z = teacher.base_sample(batch[tf.newaxis], self._seed_of(seed))
             x = tf.stop_gradient(tf.cast(teacher.forward(z), student.dtype))
         z = tf.stop_gradient(tf.cast(z, student.dtype))
         if self.direction == "forward":

@@ -86,6 +86,11 @@ class ELBO(Objective):
         """It does."""
         return True
 
+    @property
+    def compares_rows(self):
+        """Free bits are of the mean divergence of a batch."""
+        return self.free_bits > 0.0
+
     def loss(self, distribution, batch, seed):
         """The weighted terms of each row; `seed` is what the VAE's `draw_noise` gave."""
         log_output, log_prior, log_posterior = distribution.terms(batch[0], noise=seed)

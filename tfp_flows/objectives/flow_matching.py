@@ -63,6 +63,11 @@ class FlowMatching(Objective):
         return {"coupling": self.coupling}
 
     @property
+    def compares_rows(self):
+        """Optimal transport pairs those of a batch."""
+        return self.coupling == "optimal_transport"
+
+    @property
     def allows_xla(self):
         """Only where pairs are taken as they come."""
         return self.coupling == "independent"
@@ -91,7 +96,14 @@ class FlowMatching(Objective):
                 "contexts. Take coupling='independent' for a conditional flow."
             )
 
-    def loss(self, distribution, batch, seed):
+    def draw_noise(self, distribution, rows, seed):
+        """Points of the base and times, unless the base takes the context."""
+        road = Road(distribution)
+        if road.base_context_shapes is not None:
+            return None
+        return _drawn(road, tf.reshape(rows, [1]), seed)
+
+    def loss(self, distribution, batch, seed, noise=None):
         """The squared error of each row, at one time each."""
         x, context = batch
         road = Road(distribution)
@@ -99,8 +111,7 @@ class FlowMatching(Objective):
         bijector = road.steps[place].bijector
         end, _, _ = walk(road.steps[:place], x, context, road.event_ndims)
         rows = tf.shape(end)[0]
-        seeds = tf.random.experimental.stateless_split(seed, 2)
-        z = road.base_sample(rows[tf.newaxis], seeds[0], context)
+        z, t = _drawn(road, rows[tf.newaxis], seed, context) if noise is None else noise
         # From the base as far as the continuous part.
         behind = len(road.steps) - 1 - place
         start, _, _ = walk(road.back[:behind], z, context, road.base_ndims)
@@ -108,12 +119,18 @@ class FlowMatching(Objective):
         start, end = tf.stop_gradient(start), tf.stop_gradient(end)
         if self.coupling == "optimal_transport":
             start = _paired(start, end)
-        t = tf.random.stateless_uniform([rows], seeds[1], dtype=end.dtype)
         wide = tf.reshape(t, tf.concat([[rows], [1] * (end.shape.rank - 1)], axis=0))
         given = contexts.take(context, bijector._context_shapes)
         velocity = bijector.velocity(t, (1.0 - wide) * start + wide * end, given)
         error = tf.square(velocity - (end - start))
         return tf.reduce_sum(error, axis=list(range(1, error.shape.rank)))
+
+
+def _drawn(road, shape, seed, context=None):
+    """Points of the base, and times."""
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    t = tf.random.stateless_uniform(shape, seeds[1], dtype=road.dtype)
+    return road.base_sample(shape, seeds[0], context), t
 
 
 def _place_of(road):

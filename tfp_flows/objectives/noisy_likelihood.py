@@ -102,17 +102,27 @@ class NoisyLikelihood(Objective):
             )
         contexts.check_null(self.null_context, shapes, title)
 
-    def loss(self, distribution, batch, seed):
+    def draw_noise(self, distribution, rows, seed):
+        """That of entries, the chance of each row to lose its label, and that of the density."""
+        road, own = Road(distribution), tf.random.experimental.stateless_fold_in(seed, 1)
+        seeds = tf.random.experimental.stateless_split(seed, 2)
+        shape = [rows, *distribution.event_shape]
+        found = {"entries": tf.random.stateless_normal(shape, seeds[0], dtype=road.dtype)}
+        if self.drop_label:
+            found["chance"] = tf.random.stateless_uniform([rows], seeds[1])
+        if road.is_noisy:
+            found["density"] = road.draw_noise([rows], own)
+        return found
+
+    def loss(self, distribution, batch, seed, noise=None):
         """The negative log-density of each row with noise."""
         x, context = batch
-        seeds = tf.random.experimental.stateless_split(seed, 2)
-        noise = tf.random.stateless_normal(tf.shape(x), seeds[0], dtype=x.dtype)
+        if noise is None:
+            noise = self.draw_noise(distribution, tf.shape(x)[0], seed)
         if context is not None and self.drop_label:
-            chance = tf.random.stateless_uniform(tf.shape(x)[:1], seeds[1])
-            context = self._without(context, chance < self.drop_label)
-        road, own = Road(distribution), tf.random.experimental.stateless_fold_in(seed, 1)
-        drawn = road.draw_noise([tf.shape(x)[0]], own)
-        return -road.log_prob(x + self.noise_std * noise, context, drawn)
+            context = self._without(context, noise["chance"] < self.drop_label)
+        noisy = x + self.noise_std * noise["entries"]
+        return -Road(distribution).log_prob(noisy, context, noise.get("density"))
 
     def _without(self, context, dropped):
         def of_rows(tensor, nothing):

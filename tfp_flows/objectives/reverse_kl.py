@@ -88,10 +88,20 @@ class ReverseKL(Drawn):
                 f"'{road.base.name}' does not allow. Take a normal or logistic base."
             )
 
-    def loss(self, distribution, batch, seed):
+    def draw_noise(self, distribution, rows, seed):
+        """Points of the base, unless that is trained: then they have a gradient."""
+        road = Road(distribution)
+        if road.base.variables:
+            return None
+        return road.base_sample(tf.reshape(rows, [1]), self._seed_of(seed))
+
+    def loss(self, distribution, batch, seed, noise=None):
         """log q - log p~ of fresh samples."""
         self._refuse_lack(self.target, "target")
-        x, log_q = Road(distribution).sample_and_log_prob(batch[tf.newaxis], self._seed_of(seed))
+        road, z = Road(distribution), noise
+        if z is None:
+            z = road.base_sample(batch[tf.newaxis], self._seed_of(seed))
+        x, log_q = road.forward_and_log_prob(z)
         act = self.target.log_prob if isinstance(self.target, tfd.Distribution) else self.target
         log_p = tf.convert_to_tensor(act(x))
         if log_p.shape.rank != 1 or not log_p.shape.is_compatible_with(log_q.shape):

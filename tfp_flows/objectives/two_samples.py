@@ -21,6 +21,11 @@ class TwoSamples(Objective):
     mean is the distance.
     """
 
+    @property
+    def compares_rows(self):
+        """Each with all others, and with samples."""
+        return True
+
     def check(self, distribution, title):
         """Refuses conditional distributions, and samples without a gradient."""
         road, kind = Road(distribution), type(self).__name__

@@ -95,6 +95,7 @@ class UniformDequantization(StochasticTransform):
         return self.inverse(x, noise)[0]
 
     data_dtype = tf.int32
+    in_place = True
 
     def draw_noise(self, shape, seed, event_shape):
         """Noise `[*shape, *event_shape]` for `inverse`: see `StochasticTransform`."""

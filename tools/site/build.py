@@ -4,9 +4,10 @@
     tools/site/build --some 2     # runs two pages of the gallery, in rotation: the check of CI
     tools/site/build --pages two_moons masks      # runs these whatever is kept of them
 
-The source is put together in `build/site-source`, of `tools/site/pages`, the docstrings and the
-gallery. A page of the gallery is run when its script has changed (`build/site-gallery` keeps the
-rest); a script that fails stops the build with its line, and so does a broken link.
+The source is put together in `build/site-source`, of `tools/site/pages`, the docstrings, the book
+of results and the gallery. A page of the gallery is run when its script has changed
+(`build/site-gallery` keeps the rest); a script that fails stops the build with its line, and so
+does a broken link.
 """
 
 import argparse
@@ -18,14 +19,15 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT), str(pathlib.Path(__file__).parent)]
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(ROOT), str(HERE), str(ROOT / "tools" / "results")]
 
 import api  # noqa: E402
+import book  # noqa: E402
 import gallery  # noqa: E402
 
 from tfp_flows.version import __version__  # noqa: E402
 
-HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = ROOT / "build" / "site-source"
 CACHE = ROOT / "build" / "site-gallery"
 SITE = ROOT / "build" / "site"
@@ -91,6 +93,17 @@ def copy_documents(docs):
     shutil.copytree(ROOT / "examples" / "pictures", docs / "examples" / "pictures")
 
 
+def make_book(docs):
+    """The chapters of the book of results; returns the lines of `mkdocs.yml` that list them."""
+    try:
+        chapters, text = book.write(docs / "book")
+    except book.record.ResultError as error:
+        raise SystemExit(f"The site was not built. {error}") from None
+    say(text)
+    pages = ["results.md", "book/index.md", *(f"book/{name}.md" for name in chapters)]
+    return "\n".join(["  - Results:", *(f"    - {page}" for page in pages)])
+
+
 def navigation(pages, groups, rooms):
     """The lines of `mkdocs.yml` that list the pages of the gallery and of the API."""
     lines = ["  - Gallery:", "    - gallery/index.md"]
@@ -111,6 +124,7 @@ def main():
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(HERE / "pages", docs)
     copy_documents(docs)
+    results = make_book(docs)
     rooms = api.write(docs / "api")
     try:
         pages, groups = make_gallery(docs / "gallery", args.some, args.pages)
@@ -118,6 +132,7 @@ def main():
         raise SystemExit(f"The site was not built. {error}") from None
     config = (HERE / "mkdocs.yml").read_text(encoding="utf-8")
     config = config.replace("  # GALLERY AND API", navigation(pages, groups, rooms))
+    config = config.replace("  # RESULTS", results)
     (SOURCE / "mkdocs.yml").write_text(config, encoding="utf-8")
     shutil.copy(HERE / "doctests.py", SOURCE)
     generator = pathlib.Path(sys.executable).with_name("zensical")
