@@ -2,12 +2,12 @@
 
 import copy
 import json
+import pathlib
 import sys
 
 import pytest
-from test_architecture import ROOT
 
-sys.path.insert(0, str(ROOT.parent / "tools" / "results"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tools" / "results"))
 
 import book
 import record

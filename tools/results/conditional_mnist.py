@@ -145,7 +145,8 @@ def measure(name, data, args):
     nats = of_all_classes(conditional)
     error = nats.std() / math.sqrt(len(nats))
     right = (conditional.argmax(axis=1) == test_labels).mean()
-    text = f"{steps:,} steps; the class of {right:.1%} of the images is the likeliest"
+    text = f"the class of {right:.1%} of the images is the likeliest"
+    text = f"{steps:,} steps; {text}" if steps else text
     print(f"{NAMES[name]}: {nats.mean():.1f} +- {error:.1f} nats; {text}", flush=True)
     value, published_error = PUBLISHED[name]
     return record.cell(
