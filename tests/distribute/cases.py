@@ -187,7 +187,7 @@ CASES = {
         flow=glow,
         rows=65,
         integers=True,
-        optimizer={"rate": 0.005, "clipnorm": 0.05},
+        optimizer={"rate": 0.005},
         compile={"micro_batch_size": 3},
     ),
     "eager": Case(on_workers=False, rows=61, compile={"run_eagerly": True}),
