@@ -25,6 +25,12 @@ from tfp_flows.flows._parts import (
 tfb = tfp.bijectors
 tfd = tfp.distributions
 
+# Some pixels hardly vary, such as a border's: couplings that enlarge them without bound meet, now
+# and then, an image that has something there (`tools/defaults_report.py`, Fashion-MNIST).
+_CAP_OF_IMAGES = 1 / 3
+# An input of a last layer, a sum over residual blocks, is that much larger than a plain layer's.
+_FAN_IN_OF_RESIDUALS = 4
+
 
 def real_nvp(
     event_shape,
@@ -96,8 +102,9 @@ def real_nvp(
       name: name of the distribution.
       **elementwise_kwargs: for a named map, e.g. `num_bins=8` or `log_scale="exp"`. An affine
         one's `rate` and `cap` fall with depth and width by default (see `elementwise.Affine`):
-        below 1 beyond 8 couplings of 256 units (for images the pairs of residual blocks count),
-        and below 3 beyond 10 couplings.
+        below 1 beyond 8 couplings of 256 units and, for images, at the default sizes already
+        (there the pairs of residual blocks count); below 3 beyond 10 couplings, and a third of
+        that for images, where a pixel that is nearly always black would be enlarged without bound.
 
     Returns:
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
@@ -151,8 +158,9 @@ def real_nvp(
             scales = sizes["num_scales"]
             # Each residual block adds a step to what all later ones and the last layer are given.
             blocks = sizes["num_blocks"] * (sizes["num_blocks"] + 1) // 2
-            width = sizes["filters"] * 2 ** (scales - 1)
+            width = _FAN_IN_OF_RESIDUALS * sizes["filters"] * 2 ** (scales - 1)
             bounds = bounded_by_depth(6 * scales - 2, width, blocks)
+            bounds["cap"] *= _CAP_OF_IMAGES
         # As the paper has it: from data to latent it scales, then shifts.
         elementwise_kwargs = {"shift_first": True, **bounds, **elementwise_kwargs}
     elementwise = elementwise_of(real_nvp, elementwise, elementwise_kwargs)
