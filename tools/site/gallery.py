@@ -106,6 +106,8 @@ def _without_chatter(output):
         return None
     if output.get("name") == "stdout":  # Where TensorFlow logs, in a notebook.
         output.text = re.sub(r"^(INFO|WARNING):tensorflow:.*\n", "", output.text, flags=re.M)
+        # Progress bars, which are there or not by how busy the machine is.
+        output.text = re.sub(r"^.*\u2501.*\n", "", output.text, flags=re.M)
         return output if output.text else None
     return output
 
