@@ -39,6 +39,7 @@ ARROWS = {
     "objectives": {"bijectors"},
     "models": {"bijectors", "distributions", "objectives", "preprocessing", "saving", "export"},
     "tables": {"conditioners", "elementwise", "bijectors", "models", "plots", "saving"},
+    "pretrained": {"saving"},
     "estimators": {"flows", "models", "preprocessing"},
     "testing": {"bijectors", "models"},
 }

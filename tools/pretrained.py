@@ -4,8 +4,8 @@
     python tools/pretrained.py made_mnist --data mnist.npz
     python tools/pretrained.py wavenet_digits --data spoken_digits.npz
 
-Each writes NAME.keras, the model without its optimizer, and NAME.json, whose words stay as they
-are and whose numbers, digest and versions are those of this run, to --out: by default the package
+Each writes NAME.keras, the model without its optimizer, and its card NAME.json, of the words in
+`tools/cards` and the numbers, digest and versions of this run, to --out: by default the package
 itself. Where the data are in no package, NAME.npz has rows that the model drew itself and what it
 scores them: the data of others are not handed on, and a file that scores its own samples as it
 did is whole.
@@ -38,7 +38,7 @@ from tfp_flows._files import written_whole  # noqa: E402
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
-CARDS = ROOT / "tfp_flows" / "pretrained"
+WORDS = ROOT / "tools" / "cards"
 SEED = 0
 DRAWN = 16  # rows in NAME.npz
 LEVELS, MIDDLE = 65536, 32768  # of a 16-bit sample
@@ -223,7 +223,7 @@ def write(name, model, numbers, minutes, out):
     model.save(path)
     if MODELS[name][2]:
         np.savez_compressed(out / f"{name}.npz", **drawn(model))
-    card = json.loads((CARDS / f"{name}.json").read_text(encoding="utf-8"))
+    card = json.loads((WORDS / f"{name}.json").read_text(encoding="utf-8"))
     card["training"] |= {
         "seed": SEED,
         "minutes": round(minutes, 1),
@@ -250,7 +250,8 @@ def main():
     parser.add_argument("name", choices=MODELS)
     parser.add_argument("--data", help="the .npz file, where the data are in no package")
     parser.add_argument("--epochs", type=int, help="default: those of the card")
-    parser.add_argument("--out", type=pathlib.Path, default=CARDS, help="default: the package")
+    package = ROOT / "tfp_flows" / "pretrained"
+    parser.add_argument("--out", type=pathlib.Path, default=package, help="default: the package")
     args = parser.parse_args()
     train, epochs, needs_data = MODELS[args.name]
     if needs_data and not (args.data and pathlib.Path(args.data).is_file()):

@@ -50,7 +50,7 @@ def write(folder):
     cards = [pretrained.card(name) for name in pretrained.available()]
     index = [
         "# Models\n",
-        "Small trained flows that come with the package, to try things on and to go on from: "
+        "Trained flows that come with the package, small, to try things on and to go on from: "
         "`tfp_flows.pretrained.load(name)` needs no network, and compares the file with the "
         "SHA-256 on its card first.\n",
         "| name | model | scores | unit |\n|---|---|---|---|",
