@@ -50,8 +50,7 @@ def compiled(model, peak, steps, **kwargs):
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps - warmup, warmup_target=peak, warmup_steps=warmup
     )
-    # Fewer hand-overs between threads, which a busy machine is slow at.
-    model.compile(keras.optimizers.Adam(rate, **kwargs), steps_per_execution=25)
+    model.compile(keras.optimizers.Adam(rate, **kwargs))
     return model
 
 
@@ -174,7 +173,7 @@ def wavenet_digits(path, epochs):
         return (rows.astype("int32") + MIDDLE)[..., np.newaxis]
 
     data = tf.data.Dataset.from_tensor_slices((rows, said)).shuffle(len(rows), seed=SEED)
-    data = data.repeat().batch(8)
+    data = data.repeat().batch(16)
     data = data.map(lambda x, c: (tf.cast(x, tf.int32)[..., tf.newaxis] + MIDDLE, c)).prefetch(2)
     compiled(model, 3e-3, epochs * 100, global_clipnorm=1e4)
     model.fit(data, steps_per_epoch=100, epochs=epochs, verbose=2)
@@ -195,8 +194,8 @@ def wavenet_digits(path, epochs):
 # Name -> function, passes through the data (of WaveNet hundreds of steps), whether it needs --data.
 MODELS = {
     "glow_digits": (glow_digits, 50, False),
-    "made_mnist": (made_mnist, 12, True),
-    "wavenet_digits": (wavenet_digits, 5, True),
+    "made_mnist": (made_mnist, 100, True),
+    "wavenet_digits": (wavenet_digits, 15, True),
 }
 
 
