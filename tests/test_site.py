@@ -24,7 +24,7 @@ GOOD = """# %% [markdown]
 # %%
 x = 1
 print("so it is", x + 1)
-print("\\r1/2 \u2501\u2501 1s")
+print("\\r1/2 \\u2501\\u2501 1s")
 """
 
 

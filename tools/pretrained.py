@@ -194,8 +194,8 @@ def wavenet_digits(path, epochs):
 # Name -> function, passes through the data (of WaveNet hundreds of steps), whether it needs --data.
 MODELS = {
     "glow_digits": (glow_digits, 50, False),
-    "made_mnist": (made_mnist, 100, True),
-    "wavenet_digits": (wavenet_digits, 15, True),
+    "made_mnist": (made_mnist, 50, True),
+    "wavenet_digits": (wavenet_digits, 10, True),
 }
 
 

@@ -24,7 +24,7 @@ for name in pretrained.available():
 model = pretrained.load("glow_digits")
 panels = {
     f"temperature {t}": tf.reshape(
-        model.sample([8, 10], context=range(10), seed=0, temperature=t), [-1, 8, 8]
+        model.sample([8, 10], context=np.arange(10), seed=0, temperature=t), [-1, 8, 8]
     )
     for t in (0.5, 0.7, 1.0)
 }

@@ -1,10 +1,12 @@
 """The models that come with the package: whole, and as good as their cards say."""
 
+import io
 import json
 import pathlib
 import shutil
 import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -55,10 +57,25 @@ def test_digits_score_what_the_card_says(glow):
     np.testing.assert_allclose(-scores.mean() / (64 * np.log(2.0)), bits["value"], atol=1e-4)
 
 
+def test_the_line_on_the_card_runs(glow):
+    names = {"np": np, "model": glow}
+    exec(pretrained.card("glow_digits")["example"], names)
+    digits = names["digits"].numpy()
+    assert digits.shape == (4, 10, 8, 8, 1) and digits.dtype.kind in "iu"
+    assert digits.min() >= 0 and digits.max() <= 16
+    # Each digit's mean sample is most like the mean of its own images.
+    images, labels = load_digits().images, load_digits().target
+    means = np.stack([images[labels == k].mean(axis=0) for k in range(10)])
+    far = ((digits.mean(axis=0)[:, np.newaxis, ..., 0] - means) ** 2).sum(axis=(2, 3))
+    assert (far.argmin(axis=1) == np.arange(10)).sum() >= 8
+
+
 def test_it_has_no_optimizer_and_can_be_trained_on(glow):
     for name in pretrained.available():
         with zipfile.ZipFile(FOLDER / f"{name}.keras") as file:
-            assert json.loads(file.read("config.json")).get("compile_config") is None
+            assert not json.loads(file.read("config.json"))["compile_config"]
+            with h5py.File(io.BytesIO(file.read("model.weights.h5"))) as weights:
+                assert "optimizer" not in weights
     assert isinstance(glow, FlowModel) and not glow.compiled
     images, labels = held_out()
     before = glow.get_weights()

@@ -63,11 +63,15 @@ def load(name):
       ValueError: if there is no such model, or its file is not the one that the card is of.
       FileNotFoundError: if the file is missing from the installation.
 
-    >>> model = load("glow_digits")
-    >>> digits = model.sample(10, context=range(10), seed=0, temperature=0.7, quantized=True)
-    >>> digits.shape
-    TensorShape([10, 8, 8, 1])
+    >>> load("glow_digits").event_shape
+    TensorShape([8, 8, 1])
+
+    ```python
+    model = tfp_flows.pretrained.load("glow_digits")
+    model.sample([4, 10], context=np.arange(10), temperature=0.7)  # four of each digit
+    ```
     """
+    _check_name("load", name)
     expected = card(name)["sha256"]
     path = _FOLDER / f"{name}.keras"
     if not path.is_file():

@@ -16,6 +16,7 @@ def page(card):
             f"# {card['title']}\n",
             f"{card['what']}\n",
             "```python",
+            "import numpy as np\n",
             "from tfp_flows import pretrained\n",
             f'model = pretrained.load("{card["name"]}")',
             f"{card['example']}",
