@@ -47,6 +47,7 @@ ARROWS = {
         "plots",
         "saving",
     },
+    "pretrained": {"saving"},
     "estimators": {"flows", "models", "preprocessing"},
     "testing": {"bijectors", "models"},
 }

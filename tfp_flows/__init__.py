@@ -16,6 +16,7 @@ from tfp_flows import (  # noqa: E402  (the check comes first, so that it can ex
     objectives,
     plots,
     preprocessing,
+    pretrained,
     tables,
     testing,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "objectives",
     "plots",
     "preprocessing",
+    "pretrained",
     "tables",
     "testing",
 ]

@@ -18,6 +18,7 @@ def global_moments(value, axes):
             "data_dependent_initialization() runs in eager mode only, not inside tf.function: "
             "the pass assigns variables once, which a traced function would repeat."
         )
+    modes.tell_of_part()
     reduce_sum = modes.reduce_sum()
     value = tf.cast(value, tf.float64)
     count = reduce_sum(tf.cast(tf.size(value) / tf.size(tf.reduce_sum(value, axes)), tf.float64))

@@ -46,7 +46,7 @@ def in_training_mode():
 
 
 @contextlib.contextmanager
-def data_dependent_initialization(reduce_sum=None):
+def data_dependent_initialization(reduce_sum=None, *, on_part=None):
     """Lets the bijectors that see data inside the block initialise themselves from it.
 
     Outside such a block nothing in this package is ever initialised by a call. Inside,
@@ -66,19 +66,28 @@ def data_dependent_initialization(reduce_sum=None):
       reduce_sum: function that sums a tensor over the workers of a distributed training. The
         moments of the global batch are made of such sums (count, sum, sum of squares), which
         is exact; a mean of the workers' standard deviations is not. Default: no other worker.
+      on_part: function without arguments, called whenever the data reach such a bijector: for a
+        progress bar. Default: none.
     """
     if initializing():
         raise RuntimeError("data_dependent_initialization() is active already: do not nest it.")
     _state.reduce_sum = (lambda x: x) if reduce_sum is None else reduce_sum
+    _state.on_part = on_part
     try:
         yield
     finally:
-        _state.reduce_sum = None
+        _state.reduce_sum = _state.on_part = None
 
 
 def initializing():
     """Whether a data-dependent initialisation pass is running."""
     return reduce_sum() is not None
+
+
+def tell_of_part():
+    """Tells whoever watches a data-dependent initialisation that the data reached a part."""
+    if _state.on_part is not None:
+        _state.on_part()
 
 
 def reduce_sum():

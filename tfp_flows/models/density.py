@@ -10,8 +10,9 @@ from tfp_flows._checks import integer, positive_integer
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.modes import training_mode
 from tfp_flows.models.estimate import Estimate, estimate
-from tfp_flows.models.inputs import arrays, as_context, check_context, unpack
+from tfp_flows.models.inputs import arrays, as_array, as_context, check_context, unpack
 from tfp_flows.models.outside import outside_scores_minus_infinity
+from tfp_flows.models.progress import Bar
 from tfp_flows.models.sampling import stateless_seed
 from tfp_flows.models.variables import flags_of
 
@@ -44,7 +45,9 @@ class Density:
         function = self._function("log_prob", self._log_prob_of_data, x.shape.rank, context)
         return function(x, context)
 
-    def estimate_log_prob(self, x, context=None, *, num_samples=1000, seed=0, batch_size=32):
+    def estimate_log_prob(
+        self, x, context=None, *, num_samples=1000, seed=0, batch_size=32, verbose="auto"
+    ):
         """Log-probability of `x` by importance sampling, where `log_prob` is drawn with noise.
 
             log p(x) ~ log (w_1 + ... + w_K) / K,    log w = log_prob(x) of a draw
@@ -57,6 +60,7 @@ class Density:
           num_samples: `int >= 2`, the number K of draws.
           seed: as `sample`, but fixed.
           batch_size: `int >= 1`, rows at a time.
+          verbose: 0 for no progress bar. Default: one, of the rows, after two seconds.
 
         Returns:
           An `Estimate`: `log_prob` and its `standard_error`, of the batch shape, in nats. A few
@@ -90,10 +94,21 @@ class Density:
             return self._function(name, draw, 1, some)(rows, some, seed)
 
         rows = tf.reshape(x, [-1, *self.event_shape])
-        found = estimate(log_weights, rows, num_samples, stateless_seed(seed), batch_size)
+        bar = Bar(len(rows), unit="row", verbose=verbose, owner=title)
+        found = estimate(log_weights, rows, num_samples, stateless_seed(seed), batch_size, bar)
         return Estimate(*(tf.reshape(of_rows, batch) for of_rows in found))
 
-    def sample(self, n=(), *, seed=None, context=None, temperature=1.0, quantized=False):
+    def sample(
+        self,
+        n=(),
+        *,
+        seed=None,
+        context=None,
+        temperature=1.0,
+        quantized=False,
+        batch_size=None,
+        verbose="auto",
+    ):
         """Draws samples.
 
         Args:
@@ -104,6 +119,9 @@ class Density:
             Below 1 gives more typical samples.
           quantized: whether a model that dequantizes gives integers, as its data are: samples are
             cut down to the level that they lie in.
+          batch_size: `int >= 1`, how many are drawn at a time, which bounds the memory; the same
+            seed gives other samples for another one. Default: all at once.
+          verbose: with a batch size 0 for no progress bar. Default: one after two seconds.
 
         Returns:
           Tensor `[*n, *event_shape]`, of integers if `quantized`.
@@ -121,8 +139,11 @@ class Density:
         shape, context = self._sample_arguments("sample", n, context)
         if temperature is not None and not self._road.has_mean(context):
             raise ValueError(self._road.no_mean)
-        sample = self._function("sample", self._road.sample, shape.shape[0], context)
-        samples = sample(shape, stateless_seed(seed), context, temperature)
+        draw = functools.partial(self._draw, seed=stateless_seed(seed), temperature=temperature)
+        if batch_size is None:
+            samples = draw(shape, context)
+        else:
+            samples = self._in_parts(draw, shape, context, batch_size, verbose)
         if quantized:
             samples = self._example.quantized(samples)
         return tf.ensure_shape(
@@ -288,6 +309,34 @@ class Density:
             return context
         self._embedding.build(context)
         return self._embedding(context, training)
+
+    def _draw(self, shape, context, *, seed, temperature):
+        sample = self._function("sample", self._road.sample, shape.shape[0], context)
+        return sample(shape, seed, context, temperature)
+
+    def _in_parts(self, draw, shape, context, batch_size, verbose):
+        """The samples of `draw`, so many at a time, each part with a seed of its own."""
+        size = positive_integer(batch_size, "batch_size", "FlowModel.sample")
+        number, seed = int(tf.reduce_prod(shape)), draw.keywords["seed"]
+        context = contexts.each(
+            lambda c, event: tf.reshape(
+                tf.broadcast_to(c, tf.concat([shape, event], 0)), [-1, *event]
+            ),
+            context,
+            self._example.context_shapes,
+        )
+        bar = Bar(number, unit="sample", verbose=verbose, owner="FlowModel.sample")
+        found = []
+        for part, first in enumerate(range(0, number, size)):
+            some = contexts.each(
+                lambda c, _, first=first: c[first : first + size],
+                context,
+                self._example.context_shapes,
+            )
+            own = tf.random.experimental.stateless_fold_in(seed, part)
+            found.append(draw(tf.constant([min(size, number - first)]), some, seed=own))
+            bar.add(len(found[-1]))
+        return tf.reshape(tf.concat(found, 0), [*shape.numpy(), *self._example.event_shape])
 
     def _latents(self, x, context):
         return self._road.inverse(self._prepare(x), context)

@@ -19,7 +19,7 @@ class Estimate(typing.NamedTuple):
     """Of the first, by the delta method: the deviation of the weights over their mean, of K."""
 
 
-def estimate(log_weights, x, num_samples, seed, rows):
+def estimate(log_weights, x, num_samples, seed, rows, bar):
     """The estimate for rows, some of them and of the draws at a time.
 
     Args:
@@ -29,6 +29,7 @@ def estimate(log_weights, x, num_samples, seed, rows):
       num_samples: `int >= 2`.
       seed: pair of int32.
       rows: `int >= 1`, of `x` at a time.
+      bar: a `progress.Bar`, told of every row that is done.
 
     Returns:
       An `Estimate`, `[n]`.
@@ -43,6 +44,7 @@ def estimate(log_weights, x, num_samples, seed, rows):
             new = tf.stack([tf.reduce_logsumexp(k * log_w, axis=0) for k in (1.0, 2.0)])
             sums = new if sums is None else tf.reduce_logsumexp(tf.stack([sums, new]), axis=0)
         found.append(sums)
+        bar.add(len(part))
     total, squares = tf.unstack(tf.concat(found, axis=1))
     log_prob = total - math.log(num_samples)
     # The mean of w^2 over the square of that of w, of which 1 is the least.

@@ -35,6 +35,7 @@ from tfp_flows.models.inputs import (
 from tfp_flows.models.noise import Noise
 from tfp_flows.models.persistence import Persistence
 from tfp_flows.models.pieces import check_size
+from tfp_flows.models.progress import Bar
 from tfp_flows.models.sampling import stateless_seed
 from tfp_flows.models.start import start
 from tfp_flows.models.steps import Steps, metrics_of
@@ -43,6 +44,7 @@ from tfp_flows.models.variables import (
     TensorFlowVariables,
     actnorms_of,
     conditioners_of,
+    flags_of,
     raw_variables_of,
     repeats_of,
 )
@@ -513,7 +515,7 @@ class FlowModel(Steps, Checks, Noise, Density, Completing, Persistence, keras.Mo
         self._check_sound()  # The last update: that of any other shows in the next loss.
         return history
 
-    def initialize(self, batch):
+    def initialize(self, batch, *, verbose="auto"):
         """Runs the data-dependent initialisation (ActNorm) on one batch, once.
 
         Args:
@@ -523,6 +525,7 @@ class FlowModel(Steps, Checks, Noise, Density, Completing, Persistence, keras.Mo
             Parts that are initialised already, by an earlier call or a restored checkpoint, stay
             as they are. Of a conditional model `x` alone will do, with a context of zeros:
             networks that are fresh make no difference between contexts.
+          verbose: 0 for no progress bar. Default: one, of the parts, after two seconds.
         """
         if isinstance(batch, tf.data.Dataset):
             check_data(batch, None, self._example)
@@ -531,15 +534,18 @@ class FlowModel(Steps, Checks, Noise, Density, Completing, Persistence, keras.Mo
         if context is None and x is not None and not self._example.raw:
             context = zeros_of(self._example, len(x))
         check_data(x, context, self._example)
-        if not self._uninitialized():
+        flags = [flag for part in self._uninitialized() for flag in flags_of(part)]
+        if not flags:
             return
+        total = sum(flag.shape.num_elements() for flag in flags)
+        bar = Bar(total, unit="part", verbose=verbose, owner="FlowModel.initialize")
         x = tf.convert_to_tensor(x)
         noise = self._noise(x, "initialise", 1)
         x = self._prepare(x, "initialise", 1)
         # In the strategy's scope, and in no replica: an assignment then reaches every device.
         strategy = self.distribute_strategy
         reduce_sum = replicas.sum_over_workers(strategy)
-        with strategy.scope(), data_dependent_initialization(reduce_sum):
+        with strategy.scope(), data_dependent_initialization(reduce_sum, on_part=bar.add):
             self._log_prob(x, self._embedded(context), noise=noise)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):

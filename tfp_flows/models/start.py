@@ -72,7 +72,9 @@ def start(model, x, y, batch_size, backup, kwargs):
     progress.steps_per_execution = model.steps_per_execution
     if model._uninitialized():
         training = 1.0 - (kwargs.get("validation_split") or 0.0)
-        model.initialize(first_batch(x, y, model._example, batch_size, training))
+        verbose = 0 if replicas.worker_index(strategy) else kwargs.get("verbose", "auto")
+        batch = first_batch(x, y, model._example, batch_size, training)
+        model.initialize(batch, verbose=verbose)
         progress.peeked = isinstance(x, tf.data.Dataset)
     steps = progress.steps_per_epoch
     repeatable = workers > 1 or backup is not None

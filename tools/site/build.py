@@ -24,6 +24,7 @@ sys.path[:0] = [str(ROOT), str(HERE), str(ROOT / "tools" / "results")]
 
 import api  # noqa: E402
 import book  # noqa: E402
+import cards  # noqa: E402
 import gallery  # noqa: E402
 
 from tfp_flows.version import __version__  # noqa: E402
@@ -81,6 +82,8 @@ def make_gallery(folder, some, again):
         made = dict(zip(everything, pool.map(make, everything), strict=True))
     pages = {name: made[name] for name in listed}
     gallery.write(pages, groups, folder)
+    tour = gallery.fill(HERE / "pages" / "tour.md", pages)
+    (folder.parent / "tour.md").write_text(tour, encoding="utf-8")
     total = sum(page.seconds for page in pages.values())
     say(f"{len(pages)} pages of the gallery; to run them took {total:.0f} s")
     return pages, groups
@@ -104,12 +107,14 @@ def make_book(docs):
     return "\n".join(["  - Results:", *(f"    - {page}" for page in pages)])
 
 
-def navigation(pages, groups, rooms):
-    """The lines of `mkdocs.yml` that list the pages of the gallery and of the API."""
+def navigation(pages, groups, models, rooms):
+    """The lines of `mkdocs.yml` that list the pages of the gallery, the models and the API."""
     lines = ["  - Gallery:", "    - gallery/index.md"]
     for heading, names in groups.items():
         lines.append(f"    - {heading}:")
         lines += [f"      - {json.dumps(pages[n].title)}: gallery/{n}.md" for n in names]
+    lines += ["  - Models:", "    - models/index.md"]
+    lines += [f"    - {json.dumps(title)}: models/{name}.md" for name, title in models.items()]
     lines += ["  - API:", "    - api/index.md", *(f"    - {r}: api/{r}.md" for r in rooms)]
     return "\n".join(lines)
 
@@ -125,13 +130,13 @@ def main():
     shutil.copytree(HERE / "pages", docs)
     copy_documents(docs)
     results = make_book(docs)
-    rooms = api.write(docs / "api")
+    rooms, models = api.write(docs / "api"), cards.write(docs / "models")
     try:
         pages, groups = make_gallery(docs / "gallery", args.some, args.pages)
     except gallery.PageFailed as error:
         raise SystemExit(f"The site was not built. {error}") from None
     config = (HERE / "mkdocs.yml").read_text(encoding="utf-8")
-    config = config.replace("  # GALLERY AND API", navigation(pages, groups, rooms))
+    config = config.replace("  # GALLERY AND API", navigation(pages, groups, models, rooms))
     config = config.replace("  # RESULTS", results)
     (SOURCE / "mkdocs.yml").write_text(config, encoding="utf-8")
     shutil.copy(HERE / "doctests.py", SOURCE)

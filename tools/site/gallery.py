@@ -106,6 +106,8 @@ def _without_chatter(output):
         return None
     if output.get("name") == "stdout":  # Where TensorFlow logs, in a notebook.
         output.text = re.sub(r"^(INFO|WARNING):tensorflow:.*\n", "", output.text, flags=re.M)
+        # Progress bars, which are there or not by how busy the machine is.
+        output.text = re.sub(r"^.*\u2501.*\n", "", output.text, flags=re.M)
         return output if output.text else None
     return output
 
@@ -168,6 +170,34 @@ def check_guide(guide, cache, version, say, run=True):
         shutil.rmtree(other)
     mark.mkdir()
     say(f"ran {guide.name} in {seconds:.0f} s")
+
+
+def fill(guide, pages):
+    """The text of a guide, with the pictures of the gallery where it asks for them.
+
+    `![what one sees](picture:masks/1)` is the second picture of the page `masks`; of a page that
+    was not run it is left out.
+
+    Args:
+      guide: `pathlib.Path`.
+      pages: dictionary of `Page`s by name.
+    """
+
+    def link(match):
+        text, name, number = match[1], match[2], int(match[3])
+        if name not in pages:
+            raise PageFailed(f"{guide}: picture:{name}/{number}: the gallery has no such page.")
+        pictures = list(pages[name].pictures)
+        if not pages[name].seconds:
+            return ""
+        if number >= len(pictures):
+            raise PageFailed(
+                f"{guide}: picture:{name}/{number}: the page has {len(pictures)} pictures, the "
+                "first is number 0."
+            )
+        return f"[![{text}](gallery/{name}_files/{pictures[number]})](gallery/{name}.md)"
+
+    return re.sub(r"!\[(.+?)\]\(picture:(\w+)/(\d+)\)", link, guide.read_text(encoding="utf-8"))
 
 
 def write(pages, groups, folder):
