@@ -7,7 +7,7 @@ A report script ends with
 and what is the same for every script (versions, machine, date, command, minutes) is filled in here.
 Keys of a cell:
 
-    chapter         a name of `CHAPTERS`
+    chapter         a name of `CHAPTERS`, those of chapters.json
     cell            what was trained on what; once in its chapter
     command         that gives the figure again, from the root of the checkout
     seed            an integer, a list of them, or null: not known
@@ -37,8 +37,9 @@ import sys
 import time
 from typing import NamedTuple
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-CELLS = pathlib.Path(__file__).resolve().parent / "cells"
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+CELLS = HERE / "cells"
 VERSIONS = ("tensorflow", "keras", "tensorflow_probability", "tfp_flows")
 BUDGETS = ("minutes", "epochs", "steps", "simulations", "rows")
 PUBLISHED = ("value", "standard_error", "authors", "title", "year", "arxiv", "where")
@@ -56,111 +57,8 @@ class Chapter(NamedTuple):
 
 
 CHAPTERS = {
-    "baselines": Chapter(
-        "Baselines that check a protocol",
-        "bits/dim",
-        "equal",
-        "Densities that need no training. They come out as published only if pixels, noise and "
-        "units are what they were: a figure that is better is wrong, too.",
-    ),
-    "nice_mnist": Chapter(
-        "NICE on MNIST",
-        "nats",
-        "higher",
-        "Log-likelihood of a test image of which pixels plus noise are divided by 256.",
-    ),
-    "binarized_mnist": Chapter(
-        "Dynamically binarized MNIST",
-        "nats",
-        "higher",
-        "Log-likelihood of a test image. Each pixel is 1 with the probability of its grey level, "
-        "drawn anew at every step of training, and once for the test.",
-    ),
-    "vae_mnist": Chapter(
-        "VAEs with flows on dynamically binarized MNIST",
-        "nats",
-        "higher",
-        "The bound (ELBO), and log p by importance sampling, of test images.",
-    ),
-    "vae_digits": Chapter(
-        "VAEs with flows on small digits",
-        "nats",
-        "higher",
-        "Bounds of held-out images of scikit-learn's digits, 8 x 8, cut at half of the darkest "
-        "grey.",
-    ),
-    "conditional_mnist": Chapter(
-        "Class-conditional MNIST",
-        "nats",
-        "higher",
-        "Log-likelihood of a test image in logit space, with noise, the ten classes equally "
-        "likely: log of the mean over classes of p(x | class).",
-    ),
-    "tabular": Chapter(
-        "MINIBOONE and BSDS300",
-        "nats",
-        "higher",
-        "Log-likelihood of test rows. The published training split of MINIBOONE is missing: "
-        "2,956 rows of its validation split train. BSDS300 has 80,000 patches of a million.",
-    ),
-    "binary_uci": Chapter(
-        "MADE on binary UCI sets",
-        "nats",
-        "higher",
-        "Log-likelihood of test rows of zeros and ones; the paper's own splits.",
-    ),
-    "tables": Chapter(
-        "Tables of mixed columns",
-        "nats",
-        "higher",
-        "Log-likelihood of held-out rows; reals that lie on grids count by their cells.",
-    ),
-    "potentials": Chapter(
-        "Potentials of two dimensions",
-        "nats",
-        "lower",
-        "KL(q || p) to the potentials of Rezende and Mohamed, by a grid's normalization, from "
-        "100,000 samples. The paper draws its figures and gives no numbers. U2 to U4 rise beyond "
-        "|z_1| = 4: the paper's have no finite normalization.",
-    ),
-    "images": Chapter(
-        "Densities of images",
-        "bits/dim",
-        "lower",
-        "Bits a dimension of held-out images, at the budgets that are said.",
-    ),
-    "posteriors": Chapter(
-        "Posteriors of simulators",
-        "C2ST",
-        "lower",
-        "Accuracy of a classifier that tells samples from exact ones, mean over observations: "
-        "0.5 is perfect. The protocol is that of the benchmark.",
-    ),
-    "funnel": Chapter(
-        "Neal's funnel by NUTS",
-        "deviation of v",
-        "equal",
-        "The standard deviation of v in the draws of NUTS: 3, if they are good.",
-    ),
-    "distillation": Chapter(
-        "Flows that learn from flows",
-        "nats",
-        "higher",
-        "Log-likelihood of held-out rows of two moons.",
-    ),
-    "continuous": Chapter(
-        "Training steps of continuous flows",
-        "ms/step",
-        "lower",
-        "One step: loss and gradients of 100 rows of 6 entries, a network of 2 x 128 units, exact "
-        "traces. Times move with the machine: read the ratios.",
-    ),
-    "sound": Chapter(
-        "Sound",
-        "bits/sample",
-        "lower",
-        "Bits a sample of held-out windows of 1,024 samples of 16 bits, spoken digits at 8 kHz.",
-    ),
+    name: Chapter(**fields)
+    for name, fields in json.loads((HERE / "chapters.json").read_text(encoding="utf-8")).items()
 }
 
 
