@@ -7,7 +7,8 @@
 Each curve is a process of its own, whose points are measured one after another: the training step
 as `fit` runs it, `log_prob`, samples, the time to the end of the first step (building, setting
 ActNorms, tracing, running), and the memory that a step takes while it runs: the peak of
-TensorFlow's allocator above what it held before, weights apart. Beside each stands what the
+TensorFlow's allocator above what it held before, weights apart (of tensors above 256 KiB: oneDNN
+keeps no account of smaller ones). Beside each stands what the
 arithmetic says: the multiplications and additions of the networks, relative to the curve's last
 point. `growth` is the factor by which a point cost more than the one before, over the factor of
 the arithmetic: 1 is as it should be, less is overhead that is spread over more work, and more than
@@ -56,7 +57,7 @@ def _dense(layers, hidden, inputs, outputs):
 SIZES, ROWS = (16, 64, 256, 1024, 4096), (1, 16, 256, 4096, 16384, 65536)
 STEPS, IMAGES = (1, 2, 4, 8, 16, 32, 64), (8, 16, 32, 64, 128)
 MAF, NVP = "MAF, 5 layers of 2x512", "RealNVP, 10 couplings of 2x512"
-GLOW = "Glow 16x16x3, one level, width 32, batch 16"
+GLOW = "Glow 32x32x3, one level, width 32, batch 16"
 CURVES = {
     "maf-size": Curve("entries", MAF, SIZES, (16, 64), lambda d: 256, _dense(5, 512, 1, 2)),
     "nvp-size": Curve("entries", NVP, SIZES, (16, 64), lambda d: 256, _dense(10, 512, 0.5, 1)),
@@ -98,7 +99,7 @@ def make_flow(name, point):
         size = point if grows == "size" else 63
         return flows.real_nvp([size], num_couplings=10, hidden_units=(512, 512), seed=0), [size]
     if family == "depth":
-        shape, levels, steps, stacked = [16, 16, 3], 1, point, grows == "stacked"
+        shape, levels, steps, stacked = [32, 32, 3], 1, point, grows == "stacked"
     else:
         shape, levels, steps, stacked = [point, point, 3], 3, 4, False
     glow = flows.glow(
@@ -221,10 +222,10 @@ def run(name, points, args, keep):
 
 
 def growths(values, arithmetic):
-    """The growth of each value over that of the arithmetic; `None` for the first."""
+    """The growth of each value over that of the arithmetic; `None` for the first, and from 0."""
     pairs = list(zip(values, arithmetic, strict=True))
     return [None] + [
-        (value / before) / (work / least)
+        (value / before) / (work / least) if before else None
         for (before, least), (value, work) in zip(pairs, pairs[1:], strict=False)
     ]
 
