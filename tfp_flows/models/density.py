@@ -10,7 +10,7 @@ from tfp_flows._checks import integer, positive_integer
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.modes import training_mode
 from tfp_flows.models.estimate import Estimate, estimate
-from tfp_flows.models.inputs import arrays, as_array, as_context, check_context, unpack
+from tfp_flows.models.inputs import arrays, as_context, check_context, unpack
 from tfp_flows.models.outside import outside_scores_minus_infinity
 from tfp_flows.models.progress import Bar
 from tfp_flows.models.sampling import stateless_seed
