@@ -291,9 +291,21 @@ def test_frozen_layers_stay():
 
 
 @keras.saving.register_keras_serializable(package="test_repeat")
-def largest(kernel):
+class Largest(keras.regularizers.Regularizer):
     """No sum over entries: of a whole stack it would be another."""
-    return tf.reduce_max(tf.abs(kernel))
+
+    def __call__(self, kernel):
+        return tf.reduce_max(tf.abs(kernel))
+
+    def get_config(self):
+        return {}
+
+
+class OfNoFile(keras.regularizers.Regularizer):
+    """Without a `get_config`."""
+
+    def __call__(self, kernel):
+        return tf.nn.l2_loss(kernel)
 
 
 class Noise(keras.layers.Layer):
@@ -340,7 +352,7 @@ def test_dropout_draws_for_each_step_and_the_same_on_the_way_back(recompute, nes
 
 
 def test_regularizers_and_constraints_are_of_each_step():
-    layer = dense(kernel_regularizer=largest, kernel_constraint=keras.constraints.MaxNorm(0.5))
+    layer = dense(kernel_regularizer=Largest(), kernel_constraint=keras.constraints.MaxNorm(0.5))
     model = model_of(Repeat(coupling(layer), 3))
     kernel = next(v for v in model.distribution.variables if v.shape == (3, 2, 4))
     wanted = np.abs(kernel.numpy()).max(axis=(1, 2)).sum()
@@ -451,7 +463,7 @@ def sequential(*layers):
             "of Rescale 'rescale' cannot be stacked",
         ),
         (
-            lambda: coupling(dense(kernel_regularizer=tf.nn.l2_loss)),
+            lambda: coupling(dense(kernel_regularizer=OfNoFile())),
             "layer 'dense.*' cannot be drawn anew from its configuration",
         ),
     ],

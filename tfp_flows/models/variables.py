@@ -67,10 +67,12 @@ class _Wrapped(keras.Variable):
 
         regularizer = getattr(pattern, "regularizer", None)
         if regularizer is not None:
-            self.regularizer = lambda _: tf.add_n(each(regularizer))
+            self.regularizer = _Regularizer(lambda: tf.add_n(each(regularizer)))
         constraint = getattr(pattern, "constraint", None)
         if constraint is not None:
-            self.constraint = lambda _: tf.reshape(tf.stack(each(constraint)), self.shape)
+            self.constraint = _Constraint(
+                lambda: tf.reshape(tf.stack(each(constraint)), self.shape)
+            )
 
     @property
     def trainable(self):
@@ -80,6 +82,27 @@ class _Wrapped(keras.Variable):
     @trainable.setter
     def trainable(self, value):
         self._trainable = bool(value)
+
+
+# Keras before 3.13 takes no plain functions.
+class _Regularizer(keras.regularizers.Regularizer):
+    """What a function gives, of a variable that it knows."""
+
+    def __init__(self, function):
+        self._function = function
+
+    def __call__(self, x):
+        return self._function()
+
+
+class _Constraint(keras.constraints.Constraint):
+    """What a function gives, of a variable that it knows."""
+
+    def __init__(self, function):
+        self._function = function
+
+    def __call__(self, w):
+        return self._function()
 
 
 def raw_variables_of(distribution, layers):
