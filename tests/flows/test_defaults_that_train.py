@@ -26,17 +26,17 @@ def bounds(flow):
         (lambda: flows.real_nvp([4], num_couplings=4, hidden_units=(8, 2048)), 1 / 8, 3.0),
         (lambda: flows.real_nvp([4], num_couplings=20, hidden_units=(4,)), 1.0, 1.5),
         (lambda: flows.real_nvp([4], hidden_units=(512,), rate=0.5, cap=2.0), 0.5, 2.0),
-        (lambda: flows.real_nvp([4, 4, 1]), (16 / 15) ** 1.5 / 3, 1.0),  # 10, 3 blocks, 3 * 64
-        # 4 couplings of 3 blocks, 3 * 512 wide
+        (lambda: flows.real_nvp([4, 4, 1]), (32 / 35) ** 1.5 / 3, 1.0),  # 10, 3 blocks, 3.5 * 64
+        # 4 couplings of 3 blocks, 3.5 * 512 wide
         (
             lambda: flows.real_nvp([2, 2, 1], num_scales=1, filters=512, num_blocks=3),
-            3**-1.5 / 6,
+            3.5**-1.5 / 6,
             1.0,
         ),
-        # 16 couplings, the last of them 3 * 4 * 128 wide
+        # 16 couplings, the last of them 3.5 * 4 * 128 wide
         (
             lambda: flows.real_nvp([8, 8, 1], num_scales=3, filters=128, num_blocks=1),
-            12**-1.5,
+            14**-1.5,
             10 / 16,
         ),
         (lambda: flows.maf([4]), 1.0, 3.0),

@@ -29,7 +29,7 @@ tfd = tfp.distributions
 # and then, an image that has something there (`tools/defaults_report.py`, Fashion-MNIST).
 _CAP_OF_IMAGES = 1 / 3
 # An input of a last layer, a sum over residual blocks, is that much larger than a plain layer's.
-_FAN_IN_OF_RESIDUALS = 3
+_FAN_IN_OF_RESIDUALS = 3.5
 
 
 def real_nvp(

@@ -17,7 +17,7 @@ def available():
       List of `str`.
 
     >>> available()
-    ['glow_digits']
+    ['glow_digits', 'made_mnist', 'wavenet_digits']
     """
     return sorted(path.stem for path in _FOLDER.glob("*.json"))
 
