@@ -67,6 +67,11 @@ def test_raw_conditions_everywhere(kind, tmp_path):
     samples, log_prob = model.sample_and_log_prob(len(X), context=raw, seed=0)
     np.testing.assert_allclose(log_prob, plain.log_prob(samples, context), rtol=1e-4)
     assert model.sample([3, len(X)], context=raw).shape == (3, len(X), 2)
+    if kind == "labels":
+        for own in (raw.tolist(), range(5)):
+            drawn = model.sample(len(own), context=own, seed=0)
+            wanted = model.sample(len(own), context=np.asarray(own), seed=0)
+            np.testing.assert_array_equal(drawn, wanted)
     back = model.forward(model.inverse(X, raw), raw)
     np.testing.assert_allclose(back, X, rtol=1e-4, atol=1e-4)
     # Files and exports.

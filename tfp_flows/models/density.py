@@ -10,7 +10,7 @@ from tfp_flows._checks import integer, positive_integer
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.modes import training_mode
 from tfp_flows.models.estimate import Estimate, estimate
-from tfp_flows.models.inputs import arrays, as_context, check_context, unpack
+from tfp_flows.models.inputs import arrays, as_array, as_context, check_context, unpack
 from tfp_flows.models.outside import outside_scores_minus_infinity
 from tfp_flows.models.progress import Bar
 from tfp_flows.models.sampling import stateless_seed
@@ -203,6 +203,7 @@ class Density:
                 f"{self._example.title}.forward: expected latents of shape "
                 f"{contexts.text(event.as_list())}, got {z.shape.as_list()}."
             )
+        context = as_array(context, self._example.dtype)
         check_context(context, self._example)
         context = self._embedded(as_context(context, self._example))
         return self._function("forward", self._road.forward, z.shape.rank, context)(z, context)
@@ -372,6 +373,7 @@ class Density:
         known = tf.get_static_value(shape)  # None for a tensor inside a tf.function
         if known is not None and (known < 1).any():
             raise ValueError(f"FlowModel.{method}: n must be at least 1, got {n!r}.")
+        context = as_array(context, self._example.dtype)
         check_context(context, self._example)
         context = self._embedded(as_context(context, self._example))
 

@@ -58,6 +58,8 @@ def as_array(x, dtype):
 
     Python's floats, which have no dtype that anybody chose, take the given one.
     """
+    if isinstance(x, range):
+        return np.asarray(x)
     if isinstance(x, list) and not any(hasattr(member, "__array__") for member in x):
         x = np.asarray(x)
         return x.astype(dtype.as_numpy_dtype) if x.dtype.kind == "f" else x
