@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfp_flows import FlowModel, flows, preprocessing
 from tfp_flows.models import progress
@@ -83,3 +84,5 @@ def test_bad_input(model):
         model.sample(3, context=context, batch_size=0)
     with pytest.raises(ValueError, match="sample: verbose must be 'auto', 0, 1 or 2, got 'no'"):
         model.sample(3, context=context, batch_size=2, verbose="no")
+    with pytest.raises(ValueError, match="which a tf.function would unroll. Leave it out"):
+        tf.function(lambda: model.sample(3, context=context[0], batch_size=2), autograph=False)()

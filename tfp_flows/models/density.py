@@ -119,8 +119,8 @@ class Density:
             Below 1 gives more typical samples.
           quantized: whether a model that dequantizes gives integers, as its data are: samples are
             cut down to the level that they lie in.
-          batch_size: `int >= 1`, how many are drawn at a time, which bounds the memory; the same
-            seed gives other samples for another one. Default: all at once.
+          batch_size: `int >= 1`, how many are drawn at a time, which bounds the memory; eager mode
+            alone. The same seed gives other samples for another one. Default: all at once.
           verbose: with a batch size 0 for no progress bar. Default: one after two seconds.
 
         Returns:
@@ -318,6 +318,11 @@ class Density:
     def _in_parts(self, draw, shape, context, batch_size, verbose):
         """The samples of `draw`, so many at a time, each part with a seed of its own."""
         size = positive_integer(batch_size, "batch_size", "FlowModel.sample")
+        if not tf.executing_eagerly():
+            raise ValueError(
+                "FlowModel.sample: batch_size is a loop in Python, which a tf.function would "
+                "unroll. Leave it out, or call `sample` outside of the tf.function."
+            )
         number, seed = int(tf.reduce_prod(shape)), draw.keywords["seed"]
         context = contexts.each(
             lambda c, event: tf.reshape(
