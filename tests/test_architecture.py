@@ -19,7 +19,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 # Part -> the parts that it imports, as measured: another arrow is to be drawn here first. Helpers
 # of the top level (`_files`) import no part, and are free to all.
-HELPERS = {"_arguments", "_checks", "_files", "_optional", "_private", "_solve"}
+HELPERS = {"_arguments", "_checks", "_configured", "_files", "_optional", "_private", "_solve"}
 ARROWS = {
     "version": set(),
     "_requirements": set(),

@@ -4,6 +4,7 @@ from tfp_flows.bijectors.actnorm import ActNorm
 from tfp_flows.bijectors.base import FlowBijector, Weight
 from tfp_flows.bijectors.batch_norm import BatchNorm
 from tfp_flows.bijectors.chain import Chain
+from tfp_flows.bijectors.composition import context_kwargs
 from tfp_flows.bijectors.context_map import ContextMap
 from tfp_flows.bijectors.continuous import Continuous
 from tfp_flows.bijectors.conv1x1 import InvertibleConv1x1
@@ -25,7 +26,6 @@ from tfp_flows.bijectors.radial import Radial
 from tfp_flows.bijectors.repeat import Repeat
 from tfp_flows.bijectors.rescale import Rescale
 from tfp_flows.bijectors.residual import Residual
-from tfp_flows.bijectors.road import context_kwargs
 from tfp_flows.bijectors.squeeze import Squeeze
 from tfp_flows.bijectors.stochastic import StochasticTransform, likelihood_of
 from tfp_flows.bijectors.surjections import AbsoluteValue, Sort

@@ -5,7 +5,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.base import FlowBijector
-from tfp_flows.bijectors.road import context_shapes_of, dtype_of, shape_after, steps_of, walk
+from tfp_flows.bijectors.composition import context_shapes_of, dtype_of, shape_after, steps_of, walk
 
 tfb = tfp.bijectors
 

@@ -8,8 +8,8 @@ import tensorflow_probability as tfp
 from tfp_flows import elementwise as elementwise_maps
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.base import FlowBijector, sum_event
+from tfp_flows.bijectors.composition import context_shapes_of, dtype_of, shape_after, steps_of, walk
 from tfp_flows.bijectors.network import Network
-from tfp_flows.bijectors.road import context_shapes_of, dtype_of, shape_after, steps_of, walk
 
 tfb = tfp.bijectors
 

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from tfp_flows._private import is_random_state
 from tfp_flows.bijectors.base import FlowBijector, Weight
+from tfp_flows.bijectors.composition import shape_after, title_of
 from tfp_flows.bijectors.network import Network
-from tfp_flows.bijectors.road import shape_after, title_of
 
 # Stands for a free size of an event, where what a step makes of it is looked at.
 _SOME_SIZE = 4

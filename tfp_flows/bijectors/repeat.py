@@ -8,6 +8,7 @@ from tfp_flows._checks import integer, positive_integer
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors import modes
 from tfp_flows.bijectors.base import FlowBijector
+from tfp_flows.bijectors.composition import context_shapes_of, dtype_of, steps_of, title_of, walk
 from tfp_flows.bijectors.loop import Loop
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.pattern import (
@@ -21,7 +22,6 @@ from tfp_flows.bijectors.pattern import (
     start,
     variables_of,
 )
-from tfp_flows.bijectors.road import context_shapes_of, dtype_of, steps_of, title_of, walk
 from tfp_flows.bijectors.step_of import StepOf
 from tfp_flows.bijectors.weights import make_weight
 

@@ -2,7 +2,7 @@
 
 from tfp_flows.bijectors import modes
 from tfp_flows.bijectors.base import FlowBijector
-from tfp_flows.bijectors.road import context_shapes_of, steps_of, walk
+from tfp_flows.bijectors.composition import context_shapes_of, steps_of, walk
 
 
 class StepOf(FlowBijector):

@@ -80,6 +80,11 @@ class StochasticTransform(tf.Module):
     `shared_noise` and `quantize`, as `preprocessing.UniformDequantization`.
     """
 
+    @classmethod
+    def from_config(cls, config):
+        """The object of `get_config`."""
+        return cls(**config)
+
     def latent_event_shape(self, event_shape):
         """The shape of an event of `z`, given that of `x`; by default the same."""
         return tf.TensorShape(event_shape)

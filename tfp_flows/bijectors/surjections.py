@@ -45,11 +45,6 @@ class AbsoluteValue(StochasticTransform):
         """The constructor arguments, for saving."""
         return {"event_ndims": self._event_ndims}
 
-    @classmethod
-    def from_config(cls, config):
-        """The object of `get_config`."""
-        return cls(**config)
-
     def data_event_shape(self, latent_event_shape):
         """That of the latent."""
         return _of_rank(self._event_ndims, latent_event_shape, self, "Pass event_ndims={}")
@@ -93,11 +88,6 @@ class Sort(StochasticTransform):
     def get_config(self):
         """The constructor arguments: none."""
         return {}
-
-    @classmethod
-    def from_config(cls, config):
-        """The object of `get_config`."""
-        return cls(**config)
 
     def data_event_shape(self, latent_event_shape):
         """That of the latent."""

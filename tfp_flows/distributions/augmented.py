@@ -51,11 +51,6 @@ class Slice(StochasticTransform):
         own = {"proposal": self._proposal.flow, "num_kept": self._num_kept}
         return {**own, "network": self._proposal.layer}
 
-    @classmethod
-    def from_config(cls, config):
-        """The object of `get_config`."""
-        return cls(**config)
-
     def data_event_shape(self, latent_event_shape):
         """The first channels of that of the latent."""
         drawn = self._proposal.flow.event_shape

@@ -4,7 +4,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import context as contexts
-from tfp_flows.bijectors.road import Road, title_of
+from tfp_flows.bijectors.composition import title_of
+from tfp_flows.bijectors.road import Road
 from tfp_flows.distributions.autoregressive import AutoregressiveDistribution
 from tfp_flows.distributions.given import Given
 from tfp_flows.distributions.outputs import get_output

@@ -4,7 +4,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import context as contexts
-from tfp_flows.bijectors.road import Road, title_of
+from tfp_flows.bijectors.composition import title_of
+from tfp_flows.bijectors.road import Road
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 

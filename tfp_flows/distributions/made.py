@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows import bijectors
-from tfp_flows.distributions.autoregressive import NetworkDensity, check_dtype
+from tfp_flows.distributions.network_density import NetworkDensity, check_dtype
 from tfp_flows.distributions.outputs import get_output
 
 

@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from tfp_flows import elementwise
 from tfp_flows._checks import integer, positive_number
+from tfp_flows._configured import Configured
 
 
-class Output(abc.ABC):
+class Output(Configured, abc.ABC):
     """The distribution of an entry, as a function of the parameters that a network gives for it.
 
         log p(x_i; parameters_i)           nats
@@ -71,25 +72,6 @@ class Output(abc.ABC):
         if self.num_levels is None:
             return x
         return x * (2.0 / (self.num_levels - 1)) - 1.0
-
-    def get_config(self):
-        """Returns the constructor's arguments, numbers and strings alone."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        """Builds the output from what `get_config` returned."""
-        return cls(**config)
-
-    def __eq__(self, other):
-        return type(other) is type(self) and other.get_config() == self.get_config()
-
-    def __hash__(self):
-        return hash((type(self), tuple(sorted(self.get_config().items()))))
-
-    def __repr__(self):
-        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
 
     def is_level(self, x):
         """Which entries are one of the levels."""

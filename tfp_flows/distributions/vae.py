@@ -3,10 +3,11 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.bijectors.composition import title_of
 from tfp_flows.bijectors.context_map import ContextMap
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.proposal import Proposal
-from tfp_flows.bijectors.road import Road, title_of
+from tfp_flows.bijectors.road import Road
 from tfp_flows.distributions.autoencoder import (
     Autoencoder,
     check_distribution,

@@ -4,8 +4,10 @@ import abc
 
 import tensorflow as tf
 
+from tfp_flows._configured import Configured
 
-class ElementwiseMap(abc.ABC):
+
+class ElementwiseMap(Configured, abc.ABC):
     """A monotone map of each entry of a vector, whose parameters are given at the call.
 
     It holds no variables: a conditioner computes the parameters, and a coupling or an
@@ -94,25 +96,6 @@ class ElementwiseMap(abc.ABC):
     @abc.abstractmethod
     def _inverse(self, y, parameters):
         """Returns `x` and `log|dx/dy|`."""
-
-    def get_config(self):
-        """Returns the constructor's arguments, numbers and strings alone."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        """Builds the map from what `get_config` returned."""
-        return cls(**config)
-
-    def __eq__(self, other):
-        return type(other) is type(self) and other.get_config() == self.get_config()
-
-    def __hash__(self):
-        return hash((type(self), tuple(sorted(self.get_config().items()))))
-
-    def __repr__(self):
-        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
 
     def _prepare(self, x, parameters):
         """Checks the arguments and splits the parameters, `num_parameters` times `[..., n]`."""

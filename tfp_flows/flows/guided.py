@@ -8,7 +8,8 @@ from tfp_flows import bijectors
 from tfp_flows._checks import number
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors import stepwise
-from tfp_flows.bijectors.road import Road, context_shapes_of, is_transformed, replaced
+from tfp_flows.bijectors.composition import context_shapes_of, is_transformed, replaced
+from tfp_flows.bijectors.road import Road
 
 
 def guided(flow, guidance, *, annealed_guidance=False, null_context=None, name=None):

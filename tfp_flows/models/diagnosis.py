@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.bijectors.road import title_of, visit
+from tfp_flows.bijectors.composition import title_of, visit
 
 _KEPT = "The weights are those of the last good step."
 _DIVERGED = (

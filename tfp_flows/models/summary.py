@@ -3,7 +3,8 @@
 import numpy as np
 
 from tfp_flows.bijectors import Repeat
-from tfp_flows.bijectors.road import Road, steps_of
+from tfp_flows.bijectors.composition import steps_of
+from tfp_flows.bijectors.road import Road
 from tfp_flows.distributions import Surjected
 
 

@@ -6,8 +6,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows._checks import number, one_of
+from tfp_flows.bijectors.composition import walk
 from tfp_flows.bijectors.modes import training_mode
-from tfp_flows.bijectors.road import Road, walk
+from tfp_flows.bijectors.road import Road
 from tfp_flows.objectives._drawn import Drawn
 
 tfd = tfp.distributions

@@ -9,7 +9,8 @@ import tensorflow as tf
 from tfp_flows._checks import one_of
 from tfp_flows.bijectors import Continuous
 from tfp_flows.bijectors import context as contexts
-from tfp_flows.bijectors.road import Road, walk
+from tfp_flows.bijectors.composition import walk
+from tfp_flows.bijectors.road import Road
 from tfp_flows.objectives.base import Objective
 
 _COUPLINGS = ("independent", "optimal_transport")

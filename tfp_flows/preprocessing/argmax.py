@@ -88,11 +88,6 @@ class Argmax(StochasticTransform):
         """The constructor arguments, for saving."""
         return {"flow": self.flow, "network": self._proposal.layer}
 
-    @classmethod
-    def from_config(cls, config):
-        """The object of `get_config`."""
-        return cls(**config)
-
     def latent_event_shape(self, event_shape):
         """That of the flow."""
         return self.flow.event_shape

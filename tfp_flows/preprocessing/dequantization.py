@@ -232,11 +232,6 @@ class UniformDequantization(StochasticTransform):
         """The constructor arguments, for `keras.saving`."""
         return {"num_levels": self.num_levels, "seed": self.seed, "dtype": self.dtype.name}
 
-    @classmethod
-    def from_config(cls, config):
-        """The object of `get_config`."""
-        return cls(**config)
-
     def _map_element(self, element, seed):
         seed = tf.cast(seed, tf.int32)
         if isinstance(element, dict):

@@ -90,11 +90,6 @@ class VariationalDequantization(StochasticTransform):
         own = {"flow": self.flow, "num_levels": self.num_levels}
         return {**own, "network": self._proposal.layer}
 
-    @classmethod
-    def from_config(cls, config):
-        """The object of `get_config`."""
-        return cls(**config)
-
     def draw_noise(self, shape, seed, event_shape):
         """Points of the flow's base, `[*shape, ...]`."""
         return self._proposal.draw_noise(shape, seed)

@@ -11,8 +11,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import Chain, MaskedAutoregressive
+from tfp_flows.bijectors.composition import context_kwargs
 from tfp_flows.bijectors.network import Network
-from tfp_flows.bijectors.road import context_kwargs
 from tfp_flows.models import FlowModel
 from tfp_flows.testing.subject import BACK, expect, expect_close
 
