@@ -89,7 +89,11 @@ WRONG = flows.gaussian([2], context_size=3)
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: flows.resnet_vae([4, 6, 1]), ValueError, "must be multiples of 4 for 2 scales"),
+        (
+            lambda: flows.resnet_vae([4, 6, 1]),
+            ValueError,
+            "2 scales need a height and width that are mult",
+        ),
         (lambda: flows.resnet_vae([4], num_scales=1), ValueError, "event_shape must be"),
         (lambda: flows.resnet_vae([4, 4, 1], num_iaf=-1), ValueError, "num_iaf"),
         (lambda: ladder(ups=[]), ValueError, "lists of equal length.*'ups': 0"),

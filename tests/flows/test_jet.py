@@ -56,7 +56,7 @@ def test_towards_the_latents_it_at_most_doubles():
         ([2, 2, 1], {}, "leave nothing to split"),
         ([4, 4, 1], {"channels_per_spatial": -1}, "leave nothing to split"),
         ([4, 4], {}, r"event_shape must be \[H, W, C\]"),
-        ([4, 4, 1], {"num_couplings": 0}, "num_couplings must be at least 1"),
+        ([4, 4, 1], {"num_couplings": 0}, "num_couplings must be an integer >= 1"),
         ([4, 4, 1], {"width": 8, "num_heads": 3}, "multiple of num_heads"),
         ([4, 4, 1], {"seed": -1}, "flows.jet: seed must be an integer >= 0"),
     ],

@@ -105,8 +105,8 @@ def test_trains():
     "shape, arguments, message",
     [
         ([4, 6, 1], {"num_levels": 2}, "2 levels need a height and width that are multiples of 4"),
-        ([4, 4, 1], {"num_steps": 0}, "num_steps must be at least 1"),
-        ([4, 4, 1], {"kernel_size": (0, 5)}, "kernel_size must be at least 1"),
+        ([4, 4, 1], {"num_steps": 0}, "num_steps must be an integer >= 1"),
+        ([4, 4, 1], {"kernel_size": (0, 5)}, "kernel_size must be an integer >= 1"),
         ([4, 4, 1], {"log_scale": "tan"}, "log_scale must be one of"),
         ([4], {}, r"event_shape must be \[H, W, C\]"),
     ],

@@ -401,8 +401,8 @@ def test_context_reaches_every_coupling():
         (lambda: flows.nice([2, 3]), r"flows.nice: event_shape must be \[D\] or \[H, W, C\], got"),
         (lambda: flows.nice([0]), r"event_shape must be .*got \[0\]"),
         (lambda: flows.nice(np.ones([9, 4])), r"got data of shape \[9, 4\]. It .* x.shape\[1:\]"),
-        (lambda: flows.nice([4], num_couplings=0), "num_couplings must be at least 1, got 0"),
-        (lambda: flows.nice([4], hidden_units=()), r"hidden_units must be at least 1, got \(\)"),
+        (lambda: flows.nice([4], num_couplings=0), "num_couplings must be an integer >= 1, got 0"),
+        (lambda: flows.nice([4], hidden_units=()), r"one or more integers >= 1, got \(\)"),
         (lambda: flows.nice([1]), "flows.nice: .* size must be at least 2, got 1. Use flows.maf"),
         (lambda: flows.real_nvp([1]), r"flows.real_nvp: event_shape \[1\] .* Use flows.maf"),
         (lambda: flows.real_nvp([4], mask="middle"), "mask must be 'alternating' or 'halves', got"),
@@ -447,7 +447,7 @@ def test_context_reaches_every_coupling():
         ),
         (
             lambda: flows.glow([4, 4, 1], num_levels=1, num_steps=1, hidden_filters=0),
-            "flows.glow: hidden_filters must be at least 1, got 0",
+            "flows.glow: hidden_filters must be an integer >= 1, got 0",
         ),
     ],
 )
@@ -497,6 +497,10 @@ def test_unknown_arguments_name_the_recipe(recipe, wrong, own):
         recipe([2], **{wrong: 3})
     with pytest.raises(ValueError, match=f"{start}.* finished map and takes no arguments"):
         recipe([2], elementwise=elementwise.Shift(), **{wrong: 3})
+    with pytest.raises(
+        TypeError, match="flows.nice: num_couplings must be an int.* got 2.0 of type"
+    ):
+        flows.nice([4], num_couplings=2.0)
     with pytest.raises(TypeError, match="cap must be a number"):
         recipe([2], cap="3")
 

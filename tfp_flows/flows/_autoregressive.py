@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners
+from tfp_flows._checks import one_of
 from tfp_flows.flows._parts import (
     WITH_RATE,
     SeedStream,
@@ -20,7 +21,6 @@ from tfp_flows.flows._parts import (
 )
 
 tfb = tfp.bijectors
-tfd = tfp.distributions
 
 _ORDERS = ("reversed", "random", "same")
 _NORMALIZATIONS = (None, "actnorm", "batch_norm")
@@ -51,21 +51,16 @@ def autoregressive_flow(
 ):
     """Builds `num_layers` of `bijector`, each around a `MADE` of its own, for `recipe`."""
     shape = event_of(event_shape, (1, 3), recipe.__name__)
+    size = int(np.prod(shape))
     positive(recipe.__name__, num_layers=num_layers)
     elementwise = that_can_move(elementwise)
     if elementwise in WITH_RATE:
-        fan_in = last_width(int(np.prod(shape)), hidden_units)
+        fan_in = last_width(size, hidden_units)
         elementwise_kwargs = {**bounded_by_depth(num_layers, fan_in), **elementwise_kwargs}
     elementwise = elementwise_of(recipe, elementwise, elementwise_kwargs)
     recipe = recipe.__name__
-    if order not in _ORDERS:
-        raise ValueError(f"flows.{recipe}: order must be one of {_ORDERS}, got {order!r}.")
-    if normalization not in _NORMALIZATIONS:
-        raise ValueError(
-            f"flows.{recipe}: normalization must be one of {_NORMALIZATIONS}, got "
-            f"{normalization!r}."
-        )
-    size = int(np.prod(shape))
+    one_of(order, _ORDERS, "order", f"flows.{recipe}")
+    one_of(normalization, _NORMALIZATIONS, "normalization", f"flows.{recipe}")
     next_seed = SeedStream(seed, recipe)
 
     def layer(n, seeds):

@@ -3,12 +3,17 @@
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners
-from tfp_flows._checks import one_of
-from tfp_flows.flows._parts import SeedStream, event_of, flow_of, layer_policy, make_base, positive
+from tfp_flows.flows._parts import (
+    SeedStream,
+    closed_direction,
+    event_of,
+    flow_of,
+    layer_policy,
+    make_base,
+    positive,
+)
 
 tfb = tfp.bijectors
-
-_CLOSED = ("forward", "inverse")
 
 
 def chain_of(
@@ -36,7 +41,7 @@ def chain_of(
     """
     (size,) = event_of(event_shape, (1,), recipe)
     positive(recipe, num_layers=num_layers)
-    closed = one_of(closed, _CLOSED, "closed", f"flows.{recipe}")
+    closed = closed_direction(closed, recipe)
     if context_size is None and tuple(hidden_units):
         raise ValueError(
             f"flows.{recipe}: hidden_units are for the networks of a context, got {hidden_units!r} "

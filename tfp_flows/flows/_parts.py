@@ -9,11 +9,13 @@ import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners
 from tfp_flows import elementwise as elementwise_maps
+from tfp_flows._checks import one_of, positive_integer, positive_integers
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
 
 _BASES = ("normal", "logistic")
+_CLOSED = ("forward", "inverse")
 
 
 class SeedStream:
@@ -48,11 +50,28 @@ def event_of(event_shape, ranks, recipe):
 
 
 def positive(recipe, **values):
-    """Checks that counts and sizes are integers of at least 1."""
+    """Checks counts and sizes: integers of at least 1, or one or more of them."""
+    title = f"flows.{recipe}"
     for name, value in values.items():
-        entries = value if isinstance(value, (tuple, list)) else [value]
-        if not entries or any(isinstance(n, bool) or int(n) != n or n < 1 for n in entries):
-            raise ValueError(f"flows.{recipe}: {name} must be at least 1, got {value!r}.")
+        if not isinstance(value, (tuple, list)):
+            positive_integer(value, name, title)
+        elif not positive_integers(value, name, title):
+            raise ValueError(f"{title}: {name} must be one or more integers >= 1, got {value!r}.")
+
+
+def multiples_of(divisor, shape, recipe, *, whose, remedy):
+    """Checks that the height and the width of images can be divided."""
+    height, width, _ = shape
+    if height % divisor or width % divisor:
+        raise ValueError(
+            f"flows.{recipe}: {whose} need a height and width that are multiples of {divisor}, got "
+            f"{height} x {width}. {remedy}, or pad the images."
+        )
+
+
+def closed_direction(closed, recipe):
+    """The direction of one-way layers that is a formula, checked."""
+    return one_of(closed, _CLOSED, "closed", f"flows.{recipe}")
 
 
 def for_rank(recipe, shape, *, vectors, images):

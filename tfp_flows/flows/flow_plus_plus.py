@@ -4,6 +4,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners, masks
+from tfp_flows._checks import integer
 from tfp_flows.flows._parts import (
     WITH_RATE,
     SeedStream,
@@ -79,7 +80,8 @@ def flow_plus_plus(
       to be initialised from data: `FlowModel.initialize(batch)`, or `fit`, does it.
 
     Raises:
-      TypeError: if the seed is no integer, or an argument is neither of the recipe nor of its map.
+      TypeError: if a count or the seed is no integer, or an argument is neither of the recipe nor
+        of its map.
       ValueError: for an event shape of another rank or of odd size, no coupling at all, a size
         below its least, or a context a pixel of a flow that squeezes.
 
@@ -98,10 +100,7 @@ def flow_plus_plus(
         "num_last": num_last,
     }
     for argument, value in counts.items():
-        if isinstance(value, bool) or int(value) != value or value < 0:
-            raise ValueError(
-                f"flows.flow_plus_plus: {argument} must be an integer >= 0, got {value!r}."
-            )
+        integer(value, argument, "flows.flow_plus_plus", least=0)
     height, width, channels = shape
     squeezed = (height // 2, width // 2, 4 * channels)
     squeezes, total = num_channel + num_last > 0, sum(counts.values())

@@ -17,13 +17,13 @@ from tfp_flows.flows._parts import (
     layer_policy,
     levels,
     make_base,
+    multiples_of,
     network_of,
     positive,
     rate_of_rotations,
 )
 
 tfb = tfp.bijectors
-tfd = tfp.distributions
 
 # From so many steps on a loop starts sooner, in less memory, and trains no slower.
 _STACKED_FROM = 8
@@ -99,7 +99,7 @@ def glow(
       to be initialised from data: `FlowModel.initialize(batch)`, or `fit`, does it.
 
     Raises:
-      TypeError: if the seed is no integer.
+      TypeError: if a count or the seed is no integer.
       ValueError: for an event shape that does not squeeze `num_levels` times, an unknown
         coupling or permutation, a count below 1, a negative seed, `stacked=True` for shuffles.
 
@@ -120,11 +120,9 @@ def glow(
             )
         hidden_filters = _WIDTH
     positive("glow", num_levels=num_levels, num_steps=num_steps, hidden_filters=hidden_filters)
-    if shape[0] % 2**num_levels or shape[1] % 2**num_levels:
-        raise ValueError(
-            f"flows.glow: {num_levels} levels need a height and width that are multiples of "
-            f"{2**num_levels}, got {shape[0]} x {shape[1]}. Use fewer levels, or pad the images."
-        )
+    multiples_of(
+        2**num_levels, shape, "glow", whose=f"{num_levels} levels", remedy="Use fewer levels"
+    )
     permutation = one_of(permutation, _PERMUTATIONS, "permutation", "flows.glow")
     if log_scale is not None and coupling != "affine":
         raise ValueError(

@@ -12,6 +12,7 @@ from tfp_flows.flows._parts import (
     flow_of,
     layer_policy,
     make_base,
+    multiples_of,
     positive,
 )
 
@@ -68,7 +69,7 @@ def jet(
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
 
     Raises:
-      TypeError: if the seed is no integer.
+      TypeError: if a count or the seed is no integer.
       ValueError: for an event shape that is not made of such patches or leaves nothing to split, a
         count below 1, a width that is no multiple of the heads, a negative seed.
 
@@ -92,11 +93,7 @@ def jet(
     )
     height, columns, channels = shape
     p = patch_size
-    if height % p or columns % p:
-        raise ValueError(
-            f"flows.jet: patches of {p} x {p} need a height and width that are multiples of {p}, "
-            f"got {height} x {columns}. Use other patches, or pad the images."
-        )
+    multiples_of(p, shape, "jet", whose=f"patches of {p} x {p}", remedy="Use other patches")
     patches = (height // p, columns // p, p * p * channels)
     every = channels_per_spatial + 1
     if channels_per_spatial < 0 or patches[-1] < 2 or (every > 1 and np.prod(patches[:2]) < 2):

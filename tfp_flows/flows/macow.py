@@ -1,7 +1,6 @@
 """MaCow."""
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners, elementwise, masks
 from tfp_flows.bijectors.masked_convolution import DIRECTIONS
@@ -13,10 +12,9 @@ from tfp_flows.flows._parts import (
     layer_policy,
     levels,
     make_base,
+    multiples_of,
     positive,
 )
-
-tfb = tfp.bijectors
 
 
 def macow(
@@ -72,7 +70,7 @@ def macow(
       to be initialised from data: `FlowModel.initialize(batch)`, or `fit`, does it.
 
     Raises:
-      TypeError: if the seed is no integer.
+      TypeError: if a count or the seed is no integer.
       ValueError: for an event shape that does not squeeze `num_levels` times, a count below 1, an
         unknown scale function, a negative seed.
 
@@ -88,11 +86,9 @@ def macow(
     masked_filters = hidden_filters if masked_filters is None else masked_filters
     counts = {"num_levels": num_levels, "num_steps": num_steps, "hidden_filters": hidden_filters}
     positive("macow", masked_filters=masked_filters, kernel_size=kernel_size, **counts)
-    if shape[0] % 2**num_levels or shape[1] % 2**num_levels:
-        raise ValueError(
-            f"flows.macow: {num_levels} levels need a height and width that are multiples of "
-            f"{2**num_levels}, got {shape[0]} x {shape[1]}. Use fewer levels, or pad the images."
-        )
+    multiples_of(
+        2**num_levels, shape, "macow", whose=f"{num_levels} levels", remedy="Use fewer levels"
+    )
     # Six maps a step; the last kernels of the couplings, 3x3, are the widest.
     bounds = bounded_by_depth(6 * num_levels * num_steps, 9 * hidden_filters)
     affine = elementwise.Affine(log_scale, **bounds)

@@ -71,7 +71,8 @@ def maf(
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
 
     Raises:
-      TypeError: if the seed is no integer, or an argument is neither of `maf` nor of its map.
+      TypeError: if a count or the seed is no integer, or an argument is neither of `maf` nor of its
+        map.
       ValueError: for an event shape of another rank, an unknown order, map or normalization,
         a count below 1, a negative seed, `stacked=True` for layers that differ.
 

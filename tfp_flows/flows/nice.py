@@ -18,7 +18,6 @@ from tfp_flows.flows._parts import (
 )
 
 tfb = tfp.bijectors
-tfd = tfp.distributions
 
 
 def nice(
@@ -69,7 +68,7 @@ def nice(
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
 
     Raises:
-      TypeError: if the seed is no integer.
+      TypeError: if a count or the seed is no integer.
       ValueError: for an event shape of another rank, a count below 1, or a negative seed.
 
     >>> nice([4], num_couplings=2, hidden_units=(8,), seed=0).log_prob(tf.zeros([5, 4])).shape

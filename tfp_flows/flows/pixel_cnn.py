@@ -64,8 +64,8 @@ def pixel_cnn(
       `distributions.AutoregressiveDistribution`; `log_prob` in nats.
 
     Raises:
-      TypeError: if the seed is no integer, or an argument is neither of `pixel_cnn` nor of its
-        map.
+      TypeError: if a count or the seed is no integer, or an argument is neither of `pixel_cnn` nor
+        of its map.
       ValueError: for an event shape of another rank, an even kernel size, an unknown map, a count
         below 1, or a negative seed.
 

@@ -17,13 +17,13 @@ from tfp_flows.flows._parts import (
     last_width,
     layer_policy,
     make_base,
+    multiples_of,
     network_of,
     positive,
     that_can_move,
 )
 
 tfb = tfp.bijectors
-tfd = tfp.distributions
 
 # Some pixels hardly vary, such as a border's: couplings that enlarge them without bound meet, now
 # and then, an image that has something there (`tools/defaults_report.py`, Fashion-MNIST).
@@ -110,8 +110,8 @@ def real_nvp(
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
 
     Raises:
-      TypeError: if the seed is no integer, or an argument is neither of `real_nvp` nor of its
-        map.
+      TypeError: if a count or the seed is no integer, or an argument is neither of `real_nvp` nor
+        of its map.
       ValueError: for an event shape of another rank or of odd size, an argument for events of
         the other rank, an unknown mask or map, a count below 1, a negative seed, ActNorm and
         batch normalization at once, `stacked=True` for images or with batch normalization.
@@ -215,11 +215,9 @@ def real_nvp(
     else:
         num_scales = sizes["num_scales"]
         divisor = 2 ** (num_scales - 1)
-        if shape[0] % divisor or shape[1] % divisor:
-            raise ValueError(
-                f"flows.real_nvp: {num_scales} scales need a height and width that are multiples "
-                f"of {divisor}, got {shape[0]} x {shape[1]}. Use fewer scales, or pad the images."
-            )
+        multiples_of(
+            divisor, shape, "real_nvp", whose=f"{num_scales} scales", remedy="Use fewer scales"
+        )
         pixels = shape[0] * shape[1] // divisor**2
         if pixels < 2:
             remedy = f"Use num_scales={num_scales - 1}, or pad the images."

@@ -4,8 +4,15 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners
-from tfp_flows._checks import one_of
-from tfp_flows.flows._parts import SeedStream, event_of, flow_of, layer_policy, make_base, positive
+from tfp_flows.flows._parts import (
+    SeedStream,
+    closed_direction,
+    event_of,
+    flow_of,
+    layer_policy,
+    make_base,
+    positive,
+)
 
 tfb = tfp.bijectors
 
@@ -62,7 +69,7 @@ def residual(
     """
     (size,) = event_of(event_shape, (1,), "residual")
     positive("residual", num_layers=num_layers, hidden_units=hidden_units)
-    closed = one_of(closed, ("forward", "inverse"), "closed", "flows.residual")
+    closed = closed_direction(closed, "residual")
     next_seed, parts = SeedStream(seed, "residual"), []
     for n in range(num_layers):
         network = conditioners.LipschitzMLP(

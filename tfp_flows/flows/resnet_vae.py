@@ -7,7 +7,15 @@ from tfp_flows import bijectors, conditioners
 from tfp_flows import elementwise as elementwise_maps
 from tfp_flows._checks import integer
 from tfp_flows.distributions import LadderVAE, get_output
-from tfp_flows.flows._parts import SeedStream, event_of, flow_of, layer_policy, make_base, positive
+from tfp_flows.flows._parts import (
+    SeedStream,
+    event_of,
+    flow_of,
+    layer_policy,
+    make_base,
+    multiples_of,
+    positive,
+)
 
 
 def resnet_vae(
@@ -53,7 +61,7 @@ def resnet_vae(
       A `distributions.LadderVAE` over `event_shape`, whose `log_prob` is a bound, in nats.
 
     Raises:
-      TypeError: if the seed is no integer.
+      TypeError: if a count or the seed is no integer.
       ValueError: for an event shape of another rank or size, a count below 1, or an unknown output.
 
     >>> vae = resnet_vae([4, 4, 1], num_scales=1, filters=4, latent_channels=2, seed=0)
@@ -75,12 +83,9 @@ def resnet_vae(
         iaf_layers=iaf_layers,
     )
     num_iaf = integer(num_iaf, "num_iaf", "flows.resnet_vae", least=0)
-    if height % 2**num_scales or width % 2**num_scales:
-        raise ValueError(
-            f"flows.resnet_vae: height and width must be multiples of {2**num_scales} for "
-            f"{num_scales} scales, got event_shape {list(shape)}. Pad the images, or take fewer "
-            "scales."
-        )
+    multiples_of(
+        2**num_scales, shape, "resnet_vae", whose=f"{num_scales} scales", remedy="Use fewer scales"
+    )
     output = get_output(output, **output_kwargs)
     net = _Networks(filters, SeedStream(seed, "resnet_vae"), layer_policy(dtype))
     ups, priors, posteriors, downs = [], [], [], []
@@ -165,14 +170,14 @@ class _Networks:
 
     def up(self, shape, *, halves):
         """Features to those of the next cell, of half the size or of the same."""
-        x = given = keras.Input(shape, dtype=keras.dtype_policies.get(self.policy).variable_dtype)
+        x = given = self._input(shape)
         if halves:
             x = self.conv(self.filters, stride=2)(x)
         return keras.Model(given, x + self.branch(x))
 
     def down(self, shape, *, doubles):
         """Features and latents side by side to the features below, of twice or of the same size."""
-        given = keras.Input(shape, dtype=keras.dtype_policies.get(self.policy).variable_dtype)
+        given = self._input(shape)
         x = given[..., : self.filters] + self.branch(given)
         if doubles:
             x = self.conv(self.filters, stride=2, transposed=True)(x)
@@ -180,5 +185,9 @@ class _Networks:
 
     def last(self, shape, outputs):
         """The last features to the parameters of the output."""
-        given = keras.Input(shape, dtype=keras.dtype_policies.get(self.policy).variable_dtype)
+        given = self._input(shape)
         return keras.Model(given, self.conv(outputs)(self.elu(given)))
+
+    def _input(self, shape):
+        # Of the weights' dtype: the compute dtype of a mixed policy would round the data.
+        return keras.Input(shape, dtype=keras.dtype_policies.get(self.policy).variable_dtype)

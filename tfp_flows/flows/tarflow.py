@@ -63,7 +63,8 @@ def tarflow(
       A `tfd.TransformedDistribution` over `event_shape`; `log_prob` in nats.
 
     Raises:
-      TypeError: if the seed is no integer, or an argument is neither of `tarflow` nor of its map.
+      TypeError: if a count or the seed is no integer, or an argument is neither of `tarflow` nor of
+        its map.
       ValueError: for an event shape of another rank, patches that do not divide the image, an
         unknown map, a count below 1, or a negative seed.
 

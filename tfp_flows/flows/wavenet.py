@@ -66,7 +66,8 @@ def wavenet(
       `distributions.AutoregressiveDistribution`; `log_prob` in nats.
 
     Raises:
-      TypeError: if the seed is no integer, or an argument is neither of `wavenet` nor of its map.
+      TypeError: if a count or the seed is no integer, or an argument is neither of `wavenet` nor of
+        its map.
       ValueError: for an event shape of another rank, an unknown map, a count below 1, a negative
         seed, or a dilation that reaches beyond the sequence.
 
