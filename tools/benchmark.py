@@ -36,7 +36,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import importlib
 import json
 import math
@@ -51,6 +50,7 @@ import tempfile
 import time
 import traceback
 
+from machine import ROOT, memory_mb, only_one
 from peers.works import WORKS, Unsupported
 
 PEERS = {
@@ -59,20 +59,9 @@ PEERS = {
 }
 OURS = ("ours", "ours_tf", "ours_mirrored", "ours_bf16")
 CONTENDERS = (*OURS, "tfp", "plain", *PEERS)
-LOCK = "/tmp/tfp_flows_bench.lock"
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 # --- The child ----------------------------------------------------------------
-
-
-def memory_mb(field):
-    """Returns `VmHWM` (the peak) or `VmRSS` (now) of this process in MB, or None."""
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(field + ":"):
-                return int(line.split()[1]) / 1024
-    return None
 
 
 def make_contender(contender, work, options):
@@ -517,18 +506,6 @@ def machine():
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
     }
-
-
-@contextlib.contextmanager
-def only_one():
-    """Waits until no other benchmark runs on this machine."""
-    with open(LOCK, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another benchmark holds {LOCK}: waiting")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def contender_name(text):

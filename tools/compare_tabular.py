@@ -18,8 +18,8 @@ again. Of other settings (`--cosine`, `--hidden`, ...) give another file.
 "maf_monotone" has monotone networks behind affine maps, and is of this package alone, as is
 "continuous": one network of the same hidden layers, three times as wide, by flow matching, whose
 gradients are noisy: what is scored is the moving average of its weights (0.999), and weights decay
-by 0.01 of the rate a step. Its rows are scored by an estimated trace, without bias; the held-out
-ones by 20 equal steps, the test rows by dopri5, with noise of its own for each. Both models take
+by 0.01 of the rate a step. Its rows are scored by an estimated trace, without bias, each by a probe
+of its own; the held-out ones by 20 equal steps, the test rows by dopri5. Both models take
 longer: `--minutes` bounds each training, for a look instead of a figure.
 
 zuko runs in an environment of its own (PyTorch would share no memory with TensorFlow):
@@ -43,20 +43,17 @@ training split is not at hand. BSDS300: keys `train`, `val`, `test`, patches of 
 
 import argparse
 import contextlib
-import fcntl
 import itertools
 import json
-import os
 import pathlib
 import subprocess
 import sys
 import time
 
 import numpy as np
+from machine import ROOT, environment, only_one
 from results import record
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-LOCK = "/tmp/tfp_flows_bench.lock"
 MODELS = ("maf", "realnvp", "maf_spline", "realnvp_spline", "maf_monotone", "continuous")
 # Those that the other library is asked for too.
 OF_BOTH = MODELS[:4]
@@ -198,8 +195,15 @@ def run_ours(model, data, seed, args):
     def mean_log_prob(x):
         return float(np.mean([fit.log_prob(x[i : i + 5000]) for i in range(0, len(x), 5000)]))
 
+    def mean_with_probes(flow, x, rows):
+        with bijectors.training_mode():  # Each row has a probe of its own: of the mean it is small.
+            parts = [flow.log_prob(x[i : i + rows]) for i in range(0, len(x), rows)]
+        return float(np.mean(np.concatenate(parts)))
+
     def evaluate(_):
         with averaged() if optimizer.use_ema else contextlib.nullcontext():
+            if model == "continuous":
+                return mean_with_probes(flow, held, len(held))
             return float(tf.reduce_mean(fit.log_prob(held)))
 
     best, epochs, seconds = train(
@@ -216,10 +220,8 @@ def run_ours(model, data, seed, args):
         import tensorflow_probability as tfp
 
         finer = flow.bijector.copy(solver="dopri5", num_steps=200)
-        flow = tfp.distributions.TransformedDistribution(flow.distribution, finer)
-        with bijectors.training_mode():  # Each row has noise of its own: of the mean it is small.
-            parts = [flow.log_prob(test[i : i + 500]) for i in range(0, min(len(test), 5000), 500)]
-        return float(np.mean(np.concatenate(parts))), best, epochs, seconds
+        finer = tfp.distributions.TransformedDistribution(flow.distribution, finer)
+        return mean_with_probes(finer, test[:5000], 500), best, epochs, seconds
     test = test[: len(test) // 5000 * 5000] if len(test) > 5000 else test
     return mean_log_prob(test), best, epochs, seconds
 
@@ -309,8 +311,8 @@ def parent(args):
                 continue
             command = [pythons[library], __file__, "--library", library, f"--{dataset}", str(path)]
             command += ["--models", model, "--seeds", *(str(run[-1]) for run in missing)]
-            env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
-            env["PYTHONPATH"] = str(ROOT)
+            # zuko has an environment of its own: no path of this one goes along.
+            env = environment(PYTHONPATH=str(ROOT))
             with subprocess.Popen(
                 [*command, *common, "--epochs", str(epochs)],
                 stdout=subprocess.PIPE,
@@ -434,8 +436,7 @@ def main():
         return child(args)
     if args.miniboone is None and args.bsds300 is None:
         parser.error("give --miniboone, --bsds300 or both")
-    with open(LOCK, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with only_one():
         return parent(args)
 
 

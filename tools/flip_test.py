@@ -214,12 +214,12 @@ def count(kind, args):
         shutil.rmtree(sound)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(
-        f"{kind}, {size / 1e6:.2f} MB: {args.flips} flips: "
-        f"{', '.join(f'{v} {k}' for k, v in counts.most_common())} "
-        f"(refused by {', '.join(f'{v} {k}' for k, v in kinds.most_common())})",
-        flush=True,
+    ends, errors = (
+        ", ".join(f"{number} {name}" for name, number in counter.most_common())
+        for counter in (counts, kinds)
     )
+    by = f" (refused by {errors})" if errors else ""
+    print(f"{kind}, {size / 1e6:.2f} MB: {args.flips} flips: {ends}{by}", flush=True)
     for line in bad[:20]:
         print(f"  {line}")
     return len(bad)

@@ -25,6 +25,8 @@ import warnings
 import zipfile
 import zlib
 
+from machine import memory_mb
+
 SECRET = "the content of another file"
 SECONDS, MEGABYTES, CHARACTERS = 1.0, 100, 2000
 
@@ -460,8 +462,7 @@ def peak(reset=False):
     """Most megabytes that this process has held since the last reset."""
     if reset:
         pathlib.Path("/proc/self/clear_refs").write_text("5")
-    status = pathlib.Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    return memory_mb("VmHWM")
 
 
 class Watch:

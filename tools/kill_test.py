@@ -30,6 +30,7 @@ import time
 
 import launch
 import numpy as np
+from machine import environment
 
 ROWS, BATCH = 512, 16
 
@@ -92,7 +93,7 @@ class Training:
         count = 2 if args.strategy == "workers" else 1
         command = [sys.executable, __file__, "--folder", str(folder), "--strategy", args.strategy]
         command += ["--epochs", str(args.epochs), "--sleep", str(sleep)]
-        env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
+        env = environment()
         self.log = folder / "log.txt"
         with open(self.log, "ab") as log:
             self.processes = launch.start(

@@ -24,7 +24,6 @@ import argparse
 import dataclasses
 import gc
 import json
-import os
 import pathlib
 import select
 import subprocess
@@ -32,7 +31,8 @@ import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from machine import environment
+
 WORSE = 1.25
 CELLS = ("step", "log_prob", "samples")
 
@@ -194,8 +194,7 @@ def child(name, points, seconds, most):
 
 def run(name, points, args, keep):
     """Runs a curve in a process, and hands each of its points to `keep`."""
-    env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
-    env["PYTHONPATH"] = os.pathsep.join(p for p in (str(ROOT), env.get("PYTHONPATH")) if p)
+    env = environment()
     command = [sys.executable, __file__, "--child", name, "--seconds", str(args.seconds)]
     command += ["--points", *map(str, points)]
     log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - closed below

@@ -19,11 +19,12 @@ No overlap of computing and summing is counted on, so this is a lower bound.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
+
+from machine import environment
 
 MODELS = {
     "glow": ("Glow 32x32x3, 3 levels of 8 steps, hidden 128", [32, 32, 3], 16),
@@ -67,7 +68,7 @@ def child(name, replicas):
 
 def measure(name, turns, steps):
     """Median seconds of a step with one and with two replicas, and what the model is."""
-    env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
+    env = environment()
     children = []
     for replicas in (1, 2):
         command = [sys.executable, __file__, "--child", str(replicas), "--model", name]

@@ -25,14 +25,13 @@ that sample a WaveNet of 2,048 and one of 16,384 steps.
 import argparse
 import functools
 import json
-import os
-import pathlib
 import statistics
 import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from machine import environment, memory_mb
+
 ROWS = ("one pass", "sequential", "gradient of one pass", "gradient of sequential")
 AIMS = {"first call, s": 3.0, "memory over one pass": 1.5, "time over one pass": 15.0}
 # Network -> its event, its arguments, and the most passes that sampling may take, graph and XLA.
@@ -44,14 +43,6 @@ NETWORKS = {
     "CausalTransformer": ([28, 28, 1], {"width": 128, "num_layers": 4}, (6.0, 4.0)),
 }
 NAIVE_PASSES = 8
-
-
-def memory_mb(field):
-    """Returns `VmHWM` (the peak) or `VmRSS` (now) of this process in MB."""
-    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit("this report reads /proc/self/status, which only Linux has")
 
 
 def working_mb(call):
@@ -228,9 +219,7 @@ def run_child(do, args, xla, network_steps=0):
     command += ["--threads", args.threads, "--hidden", *args.hidden, "--sizes", *args.sizes]
     command += ["--network-steps", network_steps]
     command += ["--xla"] if xla else []
-    path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p)
-    env = dict(os.environ, PYTHONPATH=path, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
-    done = subprocess.run([*map(str, command)], env=env, capture_output=True, text=True)
+    done = subprocess.run([*map(str, command)], env=environment(), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"'{do}' ended with code {done.returncode}:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -19,12 +19,13 @@ turns, and all of it against the unrolled flow of the same K.
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
+
+from machine import environment
 
 LEVELS, WIDTH, BATCH, ROWS = 3, 128, 16, 128
 PARTS = ("import", "build", "data", "trace", "run")
@@ -94,7 +95,7 @@ def child(variant, num_steps):
 
 def measure(variants, num_steps, turns, batches):
     """Variant -> what its process answered; steps are measured in turns, after one for warmth."""
-    env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
+    env = environment()
     children, found = {}, {}
     try:
         for variant in variants:
