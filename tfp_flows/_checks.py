@@ -99,15 +99,33 @@ def fraction(value, name, title):
     return found
 
 
-def known_shape(value, name, title):
+def optional_seed(value, title):
+    """`value` as an `int`, if it is a seed, or `None`; raises as `integer`."""
+    return None if value is None else integer(value, "seed", title, least=0)
+
+
+def forms_of(ranks):
+    """The shapes of events of these ranks, for messages."""
+    return " or ".join({1: "[D]", 2: "[T, C]", 3: "[H, W, C]"}[rank] for rank in ranks)
+
+
+def known_shape(value, name, title, *, ranks=None):
     """`value` as a tuple of the sizes of an event, if all are known and there is one.
 
     Raises:
-      ValueError: if it is empty, or a size is `None` or below 1.
+      ValueError: if it is no shape, is empty, has another rank than those of `ranks`, or a size is
+        `None` or below 1.
     """
-    shape = tuple(value)
-    if not shape or any(n is None or n < 1 for n in shape):
-        raise ValueError(f"{title}: {name} must be known and not empty, got {list(shape)}.")
+    try:
+        shape = tuple(None if n is None else operator.index(n) for n in value)
+    except (TypeError, ValueError):  # A number, or a TensorShape of unknown rank.
+        shape = ()
+    wrong_rank = ranks is not None and len(shape) not in ranks
+    if not shape or wrong_rank or any(n is None or n < 1 for n in shape):
+        form = "" if ranks is None else f"{forms_of(ranks)}, "
+        raise ValueError(
+            f"{title}: {name} must be {form}known and not empty, got {list(shape) or value!r}."
+        )
     return shape
 
 

@@ -113,16 +113,32 @@ def _search(function, y, parameters, lower, upper, name, max_iterations):
         parallel_iterations=1,
     )
     missed = ~done
-    count = tf.math.count_nonzero(missed, dtype=tf.int32)
-    check = tf.debugging.Assert(
-        count == 0,
-        [
-            f"{name}: the numeric inverse did not converge within {max_iterations} steps; entries "
-            "that did not, of how many, and where the first ones are:",
-            count,
-            tf.size(missed),
-            tf.where(missed if missed.shape.rank != 0 else missed[tf.newaxis])[:3],
-        ],
+    places = tf.where(missed if missed.shape.rank != 0 else missed[tf.newaxis])[:3]
+    message = (
+        f"{name}: the numeric inverse did not converge within {max_iterations} steps; entries that "
+        "did not, of how many, and where the first ones are:"
     )
+    return settled(x, done, message, places)
+
+
+def settled(x, done, message, *more):
+    """`x` where its search is done.
+
+    Args:
+      x: tensor.
+      done: Boolean tensor, of a shape that broadcasts to that of `x`.
+      message: what an error says before the number of entries of `done` that are false, and how
+        many there are.
+      *more: tensors to say after them.
+
+    Returns:
+      `x`, NaN where the search is not done, for XLA drops the assertion.
+
+    Raises:
+      tf.errors.InvalidArgumentError: unless all is done.
+    """
+    missed = ~done
+    count = tf.math.count_nonzero(missed, dtype=tf.int32)
+    check = tf.debugging.Assert(count == 0, [message, count, tf.size(missed), *more])
     with tf.control_dependencies([] if check is None else [check]):
-        return tf.where(missed, tf.constant(float("nan"), y.dtype), x)
+        return tf.where(missed, tf.constant(float("nan"), x.dtype), x)

@@ -97,7 +97,11 @@ def test_in_a_loop_each_step_starts_by_itself(make):
             ValueError,
             "start must be an orthogonal matrix, but .* by 2. Give the Q",
         ),
-        (lambda: PeriodicConvolution([4, 4]), ValueError, r"must be \[H, W, C\], known, got \[4,"),
+        (
+            lambda: PeriodicConvolution([4, 4]),
+            ValueError,
+            r"must be \[H, W, C\], known and not empty, got \[4,",
+        ),
         (
             lambda: PeriodicConvolution([4, 4, 1], kernel_size=2),
             ValueError,

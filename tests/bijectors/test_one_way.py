@@ -244,3 +244,26 @@ def test_a_direction_that_is_refused(tmp_path):
     assert sorted(loaded.signatures) == ["forward", "sample", "sample_and_log_prob"]
     samples = loaded.sample(tf.constant(3), tf.constant([0, 1]))["samples"]
     np.testing.assert_allclose(samples, model.sample(3, seed=[0, 1]), rtol=1e-6)
+
+
+def test_repeated_layers_start_from_draws_of_their_own():
+    """But from what they were given, and from fixed starts, as the first one."""
+    for layer, drawn in (
+        (bijectors.Planar(2, seed=0), "w"),
+        (bijectors.Radial(2, seed=0), "center"),
+        (bijectors.Sylvester(2, seed=0), "s q"),
+    ):
+        repeat = bijectors.Repeat(layer, 2)
+        for stack in repeat.variables:
+            first, second = stack.numpy()
+            name = stack.name.split(":")[0].rpartition("/")[-1]
+            assert np.array_equal(first, second) == (name not in drawn.split()), stack.name
+    given = bijectors.Repeat(bijectors.Planar(2, w=[1.0, 2.0]), 2)
+    (w,) = (stack for stack in given.variables if "/w" in stack.name)
+    np.testing.assert_array_equal(w, [[1.0, 2.0]] * 2)
+
+
+@pytest.mark.parametrize("make", [bijectors.Planar, bijectors.Radial, bijectors.Sylvester])
+def test_seeds_are_checked(make):
+    with pytest.raises(TypeError, match="seed must be an integer >= 0, got 'a' of type str"):
+        make(2, seed="a")

@@ -497,12 +497,14 @@ def test_unknown_arguments_name_the_recipe(recipe, wrong, own):
         recipe([2], **{wrong: 3})
     with pytest.raises(ValueError, match=f"{start}.* finished map and takes no arguments"):
         recipe([2], elementwise=elementwise.Shift(), **{wrong: 3})
-    with pytest.raises(
-        TypeError, match="flows.nice: num_couplings must be an int.* got 2.0 of type"
-    ):
-        flows.nice([4], num_couplings=2.0)
     with pytest.raises(TypeError, match="cap must be a number"):
         recipe([2], cap="3")
+
+
+def test_counts_are_integers():
+    for recipe, count in ((flows.nice, "num_couplings"), (flows.maf, "num_layers")):
+        with pytest.raises(TypeError, match=f"{count} must be an integer >= 1, got 2.0 of type"):
+            recipe([4], **{count: 2.0})
 
 
 def test_spline_arguments_go_to_the_spline_alone():

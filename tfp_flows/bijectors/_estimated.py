@@ -3,9 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows._checks import known_shape, one_of
+from tfp_flows._checks import known_shape, one_of, optional_seed
 from tfp_flows.bijectors.base import FlowBijector, Weight
 from tfp_flows.bijectors.modes import in_training_mode
+from tfp_flows.bijectors.weights import COUNTER
 
 # Up to this size of an event the exact log-det is the default.
 _EXACT_UP_TO = 16
@@ -36,7 +37,7 @@ class Estimated(FlowBijector):
             by = "exact" if np.prod(shape) <= _EXACT_UP_TO else estimate
         self._log_det_by = one_of(by, ("exact", estimate), argument, title)
         super().__init__(event_shape=shape, **kwargs)
-        self._seed = 0 if seed is None else seed
+        self._seed = optional_seed(seed, title) or 0
         if self.estimates_log_det:
             self.add_weight(
                 "passes",
@@ -44,10 +45,7 @@ class Estimated(FlowBijector):
                 [],
                 0,
                 dtype=tf.int32,
-                trainable=False,
-                # Each replica counts the same passes.
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+                **COUNTER,
             )
 
     @property

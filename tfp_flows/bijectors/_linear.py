@@ -31,6 +31,11 @@ def reflected(x, unit):
     return x
 
 
+def generator(seed):
+    """NumPy's generator of a seed; of none by NumPy's global state, which Keras seeds."""
+    return np.random.default_rng(np.random.randint(2**31) if seed is None else seed)
+
+
 def random_rotation(size, seed):
     """A rotation or reflection that is drawn uniformly: an array `[size, size]`.
 
@@ -38,8 +43,7 @@ def random_rotation(size, seed):
       size: `int >= 1`.
       seed: `int`, or `None` to draw it from NumPy's global state.
     """
-    seed = np.random.randint(2**31) if seed is None else seed
-    gaussian = np.random.default_rng(seed).normal(size=(size, size))
+    gaussian = generator(seed).normal(size=(size, size))
     rotation, triangle = np.linalg.qr(gaussian)
     # QR is unique, and the rotation uniform, once the triangle's diagonal is positive.
     return rotation * np.sign(np.diag(triangle))

@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from tfp_flows._solve import settled
+
 # Nodes, rows, weights of the solution and of the estimated error, the last of which is for the
 # derivative at the new point.
 _METHODS = {
@@ -160,20 +162,11 @@ def _adaptive(field, x, arguments, tableau, num_steps, tolerances, name):
     count, *_, end, log_det, _, _, done, tries, states, starts, sizes = _loop(
         lambda number, *state: (number < num_steps) & ~tf.reduce_all(state[6]), body, start
     )
-    missed = ~done
-    number = tf.math.count_nonzero(missed, dtype=tf.int32)
-    check = tf.debugging.Assert(
-        number == 0,
-        [
-            f"{name}: the ODE solver did not reach the end within {num_steps} steps; rows that did "
-            "not, of how many, and which the first ones are:",
-            number,
-            tf.size(missed),
-            tf.where(missed)[:3, 0],
-        ],
+    message = (
+        f"{name}: the ODE solver did not reach the end within {num_steps} steps; rows that did "
+        "not, of how many, and which the first ones are:"
     )
-    with tf.control_dependencies([] if check is None else [check]):
-        end = tf.where(_wide(missed, end), tf.constant(float("nan"), x.dtype), end)
+    end = settled(end, _wide(done, end), message, tf.where(~done)[:3, 0])
     taken = states.stack(), starts.stack(), sizes.stack()
     return end, log_det, count, 1 + (len(error_weights) - 1) * tries, taken
 

@@ -7,6 +7,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows import _arguments
 from tfp_flows.bijectors import context as contexts
+from tfp_flows.bijectors._shapes import static_shape, with_batch_shape, with_event_shape
 from tfp_flows.bijectors.cache import FreshCache
 from tfp_flows.bijectors.modes import substitutes
 from tfp_flows.bijectors.weights import make_weight
@@ -130,10 +131,10 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
                 f"{name}: dtype must be float32 or float64, got {dtype.name}. For bfloat16 give "
                 "the conditioner a mixed policy; the bijector's own arithmetic stays in float32."
             )
-        domain = _static_shape(event_shape, event_ndims)
+        domain = static_shape(event_shape, event_ndims)
         codomain = domain
         if inverse_event_shape is not None or inverse_event_ndims is not None:
-            codomain = _static_shape(inverse_event_shape, inverse_event_ndims)
+            codomain = static_shape(inverse_event_shape, inverse_event_ndims)
         super().__init__(
             forward_min_event_ndims=len(domain),
             inverse_min_event_ndims=len(codomain),
@@ -161,7 +162,7 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
           value: the constructor's argument: `None`; an array of `shape`; or a `tf.Variable` or
             `tfp.util.TransformedVariable` of it, which is used as it is.
           shape: shape of the variable.
-          start: number, or array of `shape`: what it starts from if `value` is `None`.
+          start: number, or array of `shape`: what it starts from if `value` is `None`. Default: 0.
           dtype: its dtype. Default: the bijector's.
           trainable: whether it is trained.
           **kwargs: as `tf.Variable`.
@@ -285,14 +286,14 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
         before = self._cache.snapshot(context)
         pinned = self._pinned(x, self._as_tensors(context), self._domain, "forward")
         y, log_det = self._forward_and_log_det(*pinned)
-        ildj = -_with_batch_shape(log_det, x, self.forward_min_event_ndims)
+        ildj = -with_batch_shape(log_det, x, self.forward_min_event_ndims)
         return y, self._cache.attributes(before, x, y, ildj)
 
     def _cached_inverse(self, y, context=None):
         before = self._cache.snapshot(context)
         pinned = self._pinned(y, self._as_tensors(context), self._codomain, "inverse")
         x, log_det = self._inverse_and_log_det(*pinned)
-        ildj = _with_batch_shape(log_det, y, self.inverse_min_event_ndims)
+        ildj = with_batch_shape(log_det, y, self.inverse_min_event_ndims)
         return x, self._cache.attributes(before, y, x, ildj)
 
     # TFP calls these two only when the log-det is asked for before the value.
@@ -399,9 +400,9 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
         if context is None and value.shape.is_fully_defined():
             return value, None
         title = f"{self._title()}.{method}: "
-        value = _with_event_shape(value, event_shape, f"{title}expected shape")
+        value = with_event_shape(value, event_shape, f"{title}expected shape")
         return value, contexts.each(
-            lambda tensor, shape: _with_event_shape(
+            lambda tensor, shape: with_event_shape(
                 tensor, shape, f"{title}expected a context of shape"
             ),
             context,
@@ -423,57 +424,3 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
     def _title(self):
         name = vars(self).get("_name") or self._bound.get("name")  # before the base has named it
         return f"{type(self).__name__} '{name}'"
-
-
-def _static_shape(shape, ndims):
-    if shape is None:
-        return (None,) * ndims
-    shape = tuple(None if n is None else int(n) for n in shape)
-    if ndims not in (None, len(shape)):
-        raise ValueError(f"expected an event shape of {ndims} entries, got {shape}.")
-    return shape
-
-
-def _with_event_shape(value, event_shape, message):
-    """`value`, whose last sizes are `event_shape`: checked at run time where they are not static.
-
-    Returns the same tensor if there is nothing to check, as always in eager mode.
-    """
-    if value.shape.is_fully_defined() or value.shape.rank is None:
-        return value
-    start = value.shape.rank - len(event_shape)
-    unknown = [
-        n
-        for n, size in enumerate(event_shape, start=start)
-        if size is not None and value.shape[n] is None
-    ]
-    if not unknown:
-        return value
-    shape = tf.shape(value)
-    fits = tf.reduce_all([shape[n] == event_shape[n - start] for n in unknown])
-    # XLA drops assertions. `ensure_shape` it checks, with a message of its own.
-    check = tf.debugging.Assert(fits, [f"{message} {contexts.text(event_shape)}, got", shape])
-    sizes = value.shape.as_list()
-    for n in unknown:
-        sizes[n] = event_shape[n - start]
-    with tf.control_dependencies([check]):
-        return tf.ensure_shape(value, sizes)
-
-
-def _with_batch_shape(log_det, value, event_ndims):
-    """Broadcasts a log-det that may be constant to the batch shape of `value`."""
-    batch_rank = None if value.shape.rank is None else value.shape.rank - event_ndims
-    if batch_rank is not None:
-        batch = value.shape[:batch_rank]
-        if batch_rank == log_det.shape.rank and 1 not in log_det.shape.as_list():
-            return log_det
-        if batch.is_fully_defined():
-            # A sum, for a stock part with a batch of parameters may have the larger shape.
-            return log_det + tf.zeros(batch, log_det.dtype)
-    shape = tf.shape(value)
-    return log_det + tf.zeros(shape[: tf.size(shape) - event_ndims], log_det.dtype)
-
-
-def sum_event(log_det, event_ndims):
-    """Sums an elementwise log-det over the last `event_ndims` axes."""
-    return tf.reduce_sum(log_det, axis=list(range(-event_ndims, 0))) if event_ndims else log_det

@@ -6,7 +6,6 @@ import tensorflow as tf
 from tfp_flows._checks import positive_integer, positive_number
 from tfp_flows.bijectors import initialization, modes
 from tfp_flows.bijectors.base import FlowBijector, Weight
-from tfp_flows.bijectors.modes import in_training_mode
 
 
 class BatchNorm(FlowBijector):
@@ -120,7 +119,7 @@ class BatchNorm(FlowBijector):
         if modes.initializing():
             self._initialize(y)
         mean, variance = self.mean, self.variance
-        if in_training_mode():
+        if modes.in_training_mode():
             mean, variance = self._moments(y)
             self._move(self.mean, mean)
             self._move(self.variance, variance)

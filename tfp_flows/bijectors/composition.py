@@ -177,6 +177,15 @@ def title_of(part):
     return f"{kind} '{part.name}'"
 
 
+def check_distribution(part, what, title, remedy=""):
+    """Raises a `TypeError` unless a part is a distribution."""
+    if not isinstance(part, tfd.Distribution):
+        raise TypeError(
+            f"{title}: {what} must be a tfd.Distribution, got {type(part).__name__}."
+            f"{remedy and ' '}{remedy}"
+        )
+
+
 # --- What a composition takes. ---
 
 
@@ -264,7 +273,7 @@ def dtype_of(bijector):
     return dtype if isinstance(dtype, tf.DType) else None
 
 
-# --- Another composition of the same shape. ---
+# --- The shapes of its events. ---
 
 
 def shape_after(bijector, shape, title, *, inverse):

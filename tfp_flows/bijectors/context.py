@@ -41,6 +41,20 @@ def declared(shapes):
     return shapes[0] if isinstance(shapes, tuple) and len(shapes) == 1 else shapes
 
 
+def given_or_own(context_size, layer):
+    """The `context_size` that is given, or else what a layer says of itself; `None` for none."""
+    return getattr(layer, "context_size", None) if context_size is None else context_size
+
+
+def check_vector(context_size, title):
+    """Raises a `ValueError` unless a context is a vector."""
+    if not isinstance(context_size, int):
+        raise ValueError(
+            f"{title}: expected a context that is a vector, got context_size={context_size!r}. "
+            "Flatten it first."
+        )
+
+
 def text(shapes):
     """Shapes for a message, e.g. `[..., 3]`."""
     if isinstance(shapes, dict):

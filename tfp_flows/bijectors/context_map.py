@@ -3,7 +3,10 @@
 import tensorflow as tf
 
 from tfp_flows import elementwise as elementwise_maps
-from tfp_flows.bijectors.base import FlowBijector, sum_event
+from tfp_flows._checks import known_shape
+from tfp_flows.bijectors import context as contexts
+from tfp_flows.bijectors._shapes import sum_of_map
+from tfp_flows.bijectors.base import FlowBijector
 from tfp_flows.bijectors.network import Network
 
 
@@ -52,12 +55,7 @@ class ContextMap(FlowBijector):
         **kwargs,
     ):
         title = self._title()
-        event = tf.TensorShape(event_shape)
-        if not event.rank or not event.is_fully_defined():
-            raise ValueError(
-                f"{title}: event_shape must be known, as [D], [T, C] or [H, W, C], got "
-                f"{event_shape}."
-            )
+        event = known_shape(event_shape, "event_shape", title)
         elementwise = elementwise_maps.get(elementwise)
         wanted = (*event[:-1], elementwise.num_parameters * event[-1])
         if conditioner is None:
@@ -70,7 +68,7 @@ class ContextMap(FlowBijector):
                 )
             context_size = wanted
         elif context_size is None:
-            context_size = getattr(conditioner, "context_size", None)
+            context_size = contexts.given_or_own(None, conditioner)
             if context_size is None:
                 raise ValueError(
                     f"{title}: a conditioner is one of the context, got no context_size. Give the "
@@ -107,6 +105,4 @@ class ContextMap(FlowBijector):
 
     def _transform(self, value, context, act):
         value, log_det = act(value, context if self._network is None else self._network(context))
-        if self.elementwise.is_constant_log_det:
-            return value, tf.zeros([], value.dtype)
-        return value, sum_event(log_det, self.forward_min_event_ndims)
+        return value, sum_of_map(self.elementwise, log_det, self.forward_min_event_ndims)

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from tfp_flows._checks import one_of, positive_integer, positive_number
 from tfp_flows.bijectors import _ode, modes
+from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors._estimated import Estimated
-from tfp_flows.bijectors.modes import in_training_mode
 from tfp_flows.bijectors.network import Network
 
 
@@ -107,11 +107,8 @@ class Continuous(Estimated):
         own = getattr(velocity, "context_size", None)
         if context_size is None and isinstance(own, int) and own > 1:
             context_size = own - 1
-        if context_size is not None and not isinstance(context_size, int):
-            raise ValueError(
-                f"{title}: expected a context that is a vector, got context_size={context_size!r}. "
-                "Flatten it first."
-            )
+        if context_size is not None:
+            contexts.check_vector(context_size, title)
         super().__init__(
             event_shape,
             by=trace,
@@ -233,7 +230,7 @@ class Continuous(Estimated):
             return solve
         # Keras and the tapes would take milliseconds for each of the many evaluations.
         policy = self._network.layer.dtype_policy.name
-        key = inverse, modes.log_dets_matter(), in_training_mode(), policy
+        key = inverse, modes.log_dets_matter(), modes.in_training_mode(), policy
         if key not in self._traced:
             self._traced[key] = tf.function(solve, autograph=False, reduce_retracing=True)
         return self._traced[key]

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows._checks import integer, positive_integer, positive_number
+from tfp_flows._checks import optional_seed, positive_integer, positive_number
 from tfp_flows.bijectors import _linear
 from tfp_flows.bijectors.base import FlowBijector, Weight
 
@@ -77,8 +77,7 @@ class InvertibleConv1x1(FlowBijector):
         **kwargs,
     ):
         size = positive_integer(size, "size", self._title())
-        if seed is not None:
-            seed = integer(seed, "seed", self._title(), least=0)
+        seed = optional_seed(seed, self._title())
         self.rate = positive_number(rate, "rate", self._title())
         given = [value is not None for value in (lu, log_scale, sign, permutation)]
         if any(given) and not all(given):

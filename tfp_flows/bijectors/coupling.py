@@ -5,7 +5,9 @@ import tensorflow as tf
 
 from tfp_flows import elementwise as elementwise_maps
 from tfp_flows import masks
-from tfp_flows.bijectors.base import FlowBijector, sum_event
+from tfp_flows.bijectors import context as contexts
+from tfp_flows.bijectors._shapes import sum_of_map
+from tfp_flows.bijectors.base import FlowBijector
 from tfp_flows.bijectors.network import Network
 
 
@@ -72,8 +74,7 @@ class Coupling(FlowBijector):
         title = self._title()
         mask = masks.check(mask, title)
         elementwise = elementwise_maps.get(elementwise)
-        if context_size is None:
-            context_size = getattr(conditioner, "context_size", None)
+        context_size = contexts.given_or_own(context_size, conditioner)
         super().__init__(
             event_shape=mask.shape,
             context_size=context_size,
@@ -134,9 +135,7 @@ class Coupling(FlowBijector):
             changed, log_det = act(value, self._network(passed, context))
             value = tf.where(self._keep, value, changed)
             log_det = tf.where(self._keep, tf.zeros([], value.dtype), log_det)
-        if self.elementwise.is_constant_log_det:
-            return value, tf.zeros([], value.dtype)
-        return value, sum_event(log_det, self.forward_min_event_ndims)
+        return value, sum_of_map(self.elementwise, log_det, self.forward_min_event_ndims)
 
 
 class AffineCoupling(Coupling):

@@ -6,8 +6,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows import elementwise as elementwise_maps
+from tfp_flows._checks import known_shape
 from tfp_flows.bijectors import context as contexts
-from tfp_flows.bijectors.base import FlowBijector, sum_event
+from tfp_flows.bijectors._shapes import sum_event
+from tfp_flows.bijectors.base import FlowBijector
 from tfp_flows.bijectors.composition import context_shapes_of, dtype_of, shape_after, steps_of, walk
 from tfp_flows.bijectors.network import Network
 
@@ -39,7 +41,7 @@ class FactorOut(FlowBijector):
       num_kept: `1 <= int < C`, how many of the first channels go through `bijector`.
         Default: half.
       conditioner: Keras 3 layer, or `None` for a standard prior.
-      elementwise: map of the conditional prior; used with a conditioner only.
+      elementwise: map of the conditional prior; used with a conditioner only. Default: `"affine"`.
       context_size: what context the conditioner takes. Default: its own `context_size`.
       dtype: float32 or float64. Default: that of `bijector`; float32 if it has none.
       name, **kwargs: as `FlowBijector`.
@@ -75,7 +77,7 @@ class FactorOut(FlowBijector):
         title = self._title()
         if not isinstance(bijector, tfb.Bijector):
             raise TypeError(f"{title}: expected a tfb.Bijector, got a {type(bijector).__name__}.")
-        shape = _known(event_shape, title)
+        shape = known_shape(event_shape, "event_shape", title)
         if num_kept is None:
             num_kept = shape[-1] // 2
         if not isinstance(num_kept, numbers.Integral) or not 1 <= num_kept < shape[-1]:
@@ -91,8 +93,7 @@ class FactorOut(FlowBijector):
                 f"{title}: '{bijector.name}' must keep the event shape {list(kept)}, but gives "
                 f"{bijector.forward_event_shape(kept)}. End it with the inverse of its squeeze."
             )
-        if conditioner is not None and context_size is None:
-            context_size = getattr(conditioner, "context_size", None)
+        context_size = contexts.given_or_own(context_size, conditioner)
         prior = contexts.shapes_of(context_size, title)
         shapes = contexts.common(
             [("conditioner", prior), (bijector.name, context_shapes_of(bijector))], title
@@ -162,16 +163,3 @@ class FactorOut(FlowBijector):
             out, prior = act(out, self._network(kept if inverse else below, seen))
             log_det = log_det + sum_event(prior, ndims)
         return tf.concat([below, out], axis=-1), log_det
-
-
-def _known(event_shape, title):
-    try:
-        shape = tuple(event_shape)
-    except (TypeError, ValueError):  # a number, or a TensorShape of unknown rank
-        shape = ()
-    if not shape or not all(isinstance(n, numbers.Integral) and n >= 1 for n in shape):
-        raise ValueError(
-            f"{title}: event_shape must be [D] or [H, W, C] with all sizes known, got "
-            f"{event_shape!r}."
-        )
-    return tuple(int(n) for n in shape)

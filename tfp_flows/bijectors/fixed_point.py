@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from tfp_flows._solve import settled
+
 _NO_SECOND_DERIVATIVE = (
     "The fixed point of an autoregressive network has a first derivative alone. Leave `tolerance` "
     "out for second ones."
@@ -92,16 +94,9 @@ class FixedPoint:
             parallel_iterations=1,
         )
         done |= number >= self._size
-        check = tf.debugging.Assert(
-            tf.reduce_all(done),
-            [
-                f"{self._title}: the sequential direction did not converge within {self._most} "
-                f"passes to a tolerance of {self._tolerance:g}. {self._size} passes are always "
-                "enough: leave `max_passes` out. Rows that did not, of how many:",
-                tf.math.count_nonzero(~done, dtype=tf.int32),
-                tf.size(done),
-            ],
+        message = (
+            f"{self._title}: the sequential direction did not converge within {self._most} passes "
+            f"to a tolerance of {self._tolerance:g}. {self._size} passes are always enough: leave "
+            "`max_passes` out. Rows that did not, of how many:"
         )
-        with tf.control_dependencies([] if check is None else [check]):
-            x = tf.where(done, x, tf.constant(float("nan"), x.dtype))
-        return tf.stop_gradient(x)
+        return tf.stop_gradient(settled(x, done, message))

@@ -7,8 +7,10 @@ import tensorflow as tf
 
 from tfp_flows import elementwise as elementwise_maps
 from tfp_flows._checks import positive_integer, positive_number
+from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors import stepwise
-from tfp_flows.bijectors.base import FlowBijector, sum_event
+from tfp_flows.bijectors._shapes import sum_of_map
+from tfp_flows.bijectors.base import FlowBijector
 from tfp_flows.bijectors.causality import check_autoregressive
 from tfp_flows.bijectors.fixed_point import FixedPoint
 from tfp_flows.bijectors.network import Network
@@ -122,8 +124,7 @@ class MaskedAutoregressive(FlowBijector):
         elementwise = elementwise_maps.get(elementwise)
         shape = _shape_of_event(conditioner, size, event_shape, title)
         _check_parameters(conditioner, elementwise, title)
-        if context_size is None:
-            context_size = getattr(conditioner, "context_size", None)
+        context_size = contexts.given_or_own(context_size, conditioner)
         super().__init__(
             event_shape=shape,
             context_size=context_size,
@@ -225,9 +226,7 @@ class MaskedAutoregressive(FlowBijector):
         return value, self._summed(log_det)
 
     def _summed(self, log_det):
-        if self._elementwise.is_constant_log_det:
-            return tf.zeros([], log_det.dtype)
-        return sum_event(log_det, self.forward_min_event_ndims)
+        return sum_of_map(self._elementwise, log_det, self.forward_min_event_ndims)
 
     def _by_passes(self, value, context, act):
         """D passes of a conditioner of which nothing is known; any order of the entries."""

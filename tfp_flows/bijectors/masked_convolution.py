@@ -3,7 +3,9 @@
 import tensorflow as tf
 
 from tfp_flows import elementwise as elementwise_maps
-from tfp_flows._checks import one_of
+from tfp_flows._checks import known_shape, one_of
+from tfp_flows.bijectors import context as contexts
+from tfp_flows.bijectors._shapes import sum_of_map
 from tfp_flows.bijectors.base import FlowBijector
 from tfp_flows.bijectors.network import Network
 
@@ -67,11 +69,7 @@ class MaskedConvolution(FlowBijector):
         title = self._title()
         one_of(direction, DIRECTIONS, "direction", title)
         elementwise = elementwise_maps.get(elementwise)
-        shape = tuple(event_shape)
-        if len(shape) != 3 or None in shape or 0 in shape:
-            raise ValueError(
-                f"{title}: event_shape must be [H, W, C], known and not empty, got {list(shape)}."
-            )
+        shape = known_shape(event_shape, "event_shape", title, ranks=(3,))
         num_rows = getattr(conditioner, "num_rows", None)
         if num_rows is None:
             raise ValueError(
@@ -79,8 +77,7 @@ class MaskedConvolution(FlowBijector):
                 "`num_rows`, the number of rows that it makes one row of. Use "
                 "conditioners.RowConvNet, or set it."
             )
-        if context_size is None:
-            context_size = getattr(conditioner, "context_size", None)
+        context_size = contexts.given_or_own(context_size, conditioner)
         super().__init__(
             event_shape=shape,
             context_size=context_size,
@@ -123,7 +120,7 @@ class MaskedConvolution(FlowBijector):
         # The last row is before none.
         before = tf.concat([self._nothing(rows), rows[..., :-1, :, :]], axis=-3)
         x, log_det = self._elementwise.inverse(rows, self._network(before, context))
-        return self._as_rows(x, back=True), self._summed(log_det, 3)
+        return self._as_rows(x, back=True), sum_of_map(self._elementwise, log_det, 3)
 
     def _forward_and_log_det(self, x, context):
         rows = self._as_rows(x)
@@ -157,7 +154,7 @@ class MaskedConvolution(FlowBijector):
         y = found.stack()  # [H, ..., W, C]
         rank = y.shape.rank
         y = tf.transpose(y, [*range(1, rank - 2), 0, rank - 2, rank - 1])
-        return self._as_rows(y, back=True), self._summed(log_det, 0)
+        return self._as_rows(y, back=True), sum_of_map(self._elementwise, log_det, 0)
 
     def _as_rows(self, x, back=False):
         """The image turned so that its rows follow each other downwards, or turned back."""
@@ -179,8 +176,3 @@ class MaskedConvolution(FlowBijector):
         """Zeros in place of the rows before the first."""
         zeros = tf.zeros_like(rows[..., :1, :, :])
         return tf.concat([zeros] * self._num_before, axis=-3)
-
-    def _summed(self, log_det, ndims):
-        if self._elementwise.is_constant_log_det:
-            return tf.zeros([], log_det.dtype)
-        return tf.reduce_sum(log_det, axis=list(range(-ndims, 0))) if ndims else log_det

@@ -5,7 +5,7 @@ import abc
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows._checks import integer, positive_integer
+from tfp_flows._checks import integer, optional_seed, positive_integer
 from tfp_flows.bijectors import _linear
 from tfp_flows.bijectors.base import FlowBijector, Weight
 
@@ -14,7 +14,7 @@ class _Rotation(FlowBijector):
     """What has an orthogonal `matrix`, whose transpose is the way back."""
 
     def __init__(self, size, *, seed, **kwargs):
-        self._seed = None if seed is None else integer(seed, "seed", self._title(), least=0)
+        self._seed = optional_seed(seed, self._title())
         super().__init__(event_shape=[size], is_constant_jacobian=True, **kwargs)
 
     @property
@@ -187,5 +187,4 @@ class Orthogonal(_Rotation):
 
 
 def _normal(shape, seed):
-    seed = np.random.randint(2**31) if seed is None else seed
-    return np.random.default_rng(seed).normal(size=shape)
+    return _linear.generator(seed).normal(size=shape)

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows._checks import integer, positive_integer
+from tfp_flows._checks import known_shape, optional_seed, positive_integer
 from tfp_flows.bijectors import _linear
 from tfp_flows.bijectors.base import FlowBijector, Weight
 
@@ -64,16 +64,14 @@ class PeriodicConvolution(FlowBijector):
         **kwargs,
     ):
         title = self._title()
-        shape = tuple(event_shape)
-        if len(shape) != 3 or any(n is None or n < 1 for n in shape):
-            raise ValueError(f"{title}: event_shape must be [H, W, C], known, got {list(shape)}.")
+        shape = known_shape(event_shape, "event_shape", title, ranks=(3,))
         size = positive_integer(kernel_size, "kernel_size", title)
         if size % 2 == 0 or size > min(shape[:2]):
             raise ValueError(
                 f"{title}: kernel_size must be odd and at most the height and width "
                 f"{shape[0]} x {shape[1]}, got {size}."
             )
-        self._drawn_by = (None if seed is None else integer(seed, "seed", title, least=0),)
+        self._drawn_by = (optional_seed(seed, title),)
         if kernel is not None:
             self._drawn_by = None
         super().__init__(event_shape=shape, is_constant_jacobian=True, name=name, **kwargs)

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows._checks import positive_integer
 from tfp_flows._solve import increasing_root
+from tfp_flows.bijectors import _linear
 from tfp_flows.bijectors.amortised import Amortised
 from tfp_flows.bijectors.base import Weight
 
 # What is left of the slope of the map in the direction in which it contracts most.
-_LEAST_SLOPE = 1e-3
+LEAST_SLOPE = 1e-3
 
 
 class Planar(Amortised):
@@ -72,6 +72,7 @@ class Planar(Amortised):
     w = Weight("Variable `[D]`, the direction that it looks along.")
     u = Weight("Variable `[D]`, the direction that it shifts along, before it is bent.")
     b = Weight("Variable `[]`.")
+    _random = ("w",)
 
     def __init__(
         self,
@@ -86,12 +87,13 @@ class Planar(Amortised):
         name="planar",
         **kwargs,
     ):
-        size = positive_integer(size, "size", self._title())
-        if context_size is None:
-            context_size = getattr(conditioner, "context_size", None)
-        super().__init__(event_shape=[size], context_size=context_size, name=name, **kwargs)
-        start = np.random.default_rng(seed).normal(size=size) / math.sqrt(size)
-        self.add_parameters(conditioner, w=(w, start), u=(u, np.zeros(size)), b=(b, 0.0))
+        common = {"conditioner": conditioner, "context_size": context_size, "seed": seed}
+        super().__init__(size, **common, name=name, **kwargs)
+        self.add_parameters(conditioner, w=w, u=u, b=b)
+
+    def _start(self, size, seed):
+        w = _linear.generator(seed).normal(size=size) / math.sqrt(size)
+        return {"w": w, "u": np.zeros(size), "b": 0.0}
 
     @property
     def solved_direction(self):
@@ -118,7 +120,7 @@ class Planar(Amortised):
         """w, u', 1 + w . u' and b."""
         w, u, b = self._parameters_at(context)
         s = _dot(w, u)
-        slope = (1.0 - _LEAST_SLOPE) * tf.nn.softplus(s + math.log(math.e - 1.0)) + _LEAST_SLOPE
+        slope = (1.0 - LEAST_SLOPE) * tf.nn.softplus(s + math.log(math.e - 1.0)) + LEAST_SLOPE
         # With w = 0 there is no plane, and m(0) = 0.
         square = tf.maximum(_dot(w, w), np.finfo(w.dtype.as_numpy_dtype).tiny ** 0.5)
         normal = w / square[..., tf.newaxis]
@@ -132,8 +134,12 @@ def ridge(a, parameters):
     """a + m tanh(a + b), and the log of its slope, for m > -1."""
     m, b = parameters
     bend = tf.tanh(a + b)
-    # Of this form both terms are positive: no difference of close numbers.
-    return a + m * bend, tf.math.log((1.0 + m) * (1.0 - tf.square(bend)) + tf.square(bend))
+    return a + m * bend, log_slope(m, bend)
+
+
+def log_slope(m, bend):
+    """log(1 + m (1 - bend^2)), for m > -1: of this form no difference of close numbers."""
+    return tf.math.log((1.0 + m) * (1.0 - tf.square(bend)) + tf.square(bend))
 
 
 def _dot(a, b):

@@ -2,10 +2,9 @@
 
 import math
 
-import numpy as np
 import tensorflow as tf
 
-from tfp_flows._checks import positive_integer
+from tfp_flows.bijectors import _linear
 from tfp_flows.bijectors.amortised import Amortised
 from tfp_flows.bijectors.base import Weight
 
@@ -52,6 +51,7 @@ class Radial(Amortised):
     center = Weight("Variable `[D]`, the point.")
     alpha = Weight("Variable `[]`: at which distance the map fades.")
     beta = Weight("Variable `[]`: how much it scales near the point.")
+    _random = ("center",)
 
     def __init__(
         self,
@@ -66,14 +66,13 @@ class Radial(Amortised):
         name="radial",
         **kwargs,
     ):
-        size = positive_integer(size, "size", self._title())
-        if context_size is None:
-            context_size = getattr(conditioner, "context_size", None)
-        super().__init__(event_shape=[size], context_size=context_size, name=name, **kwargs)
-        start = np.random.default_rng(seed).normal(size=size)
-        self.add_parameters(
-            conditioner, center=(center, start), alpha=(alpha, 0.0), beta=(beta, 0.0)
-        )
+        common = {"conditioner": conditioner, "context_size": context_size, "seed": seed}
+        super().__init__(size, **common, name=name, **kwargs)
+        self.add_parameters(conditioner, center=center, alpha=alpha, beta=beta)
+
+    def _start(self, size, seed):
+        center = _linear.generator(seed).normal(size=size)
+        return {"center": center, "alpha": 0.0, "beta": 0.0}
 
     def _forward_and_log_det(self, x, context):
         center, a, k = self._positive(context)

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows._checks import integer, positive_integer
+from tfp_flows._checks import optional_seed, positive_integer
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors import modes
 from tfp_flows.bijectors.base import FlowBijector
@@ -102,8 +102,7 @@ class Repeat(FlowBijector, Looping):
         if not isinstance(step, tfb.Bijector):
             raise TypeError(f"{title}: expected a tfb.Bijector, got a {type(step).__name__}.")
         num = positive_integer(num, "num", title)
-        if seed is not None:
-            seed = integer(seed, "seed", title, least=0)
+        seed = optional_seed(seed, title)
         super().__init__(
             event_shape=event_shape_of(step, title),
             context_size=context_shapes_of(step),

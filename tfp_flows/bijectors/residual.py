@@ -6,7 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows._checks import positive_integer, positive_number
+from tfp_flows._solve import settled
 from tfp_flows.bijectors import _linear
+from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors._estimated import Estimated
 from tfp_flows.bijectors.modes import log_dets_matter
 from tfp_flows.bijectors.network import Network
@@ -95,8 +97,7 @@ class Residual(Estimated):
     ):
         title = self._title()
         self._num_terms = positive_integer(num_terms, "num_terms", title)
-        if context_size is None:
-            context_size = getattr(residual, "context_size", None)
+        context_size = contexts.given_or_own(context_size, residual)
         super().__init__(
             event_shape,
             by=log_det,
@@ -207,18 +208,11 @@ class Residual(Estimated):
             parallel_iterations=1,
         )
         x = tf.stop_gradient(x)
-        count = tf.math.count_nonzero(~done, dtype=tf.int32)
-        check = tf.debugging.Assert(
-            count == 0,
-            [
-                f"{self._title()}: the {what} did not converge within {most} steps, so the network "
-                f"does not keep its lipschitz_bound of {c:g}; rows that did not, of how many:",
-                count,
-                tf.size(done),
-            ],
+        message = (
+            f"{self._title()}: the {what} did not converge within {most} steps, so the network "
+            f"does not keep its lipschitz_bound of {c:g}; rows that did not, of how many:"
         )
-        with tf.control_dependencies([] if check is None else [check]):
-            return tf.where(done, x, tf.constant(float("nan"), x.dtype))
+        return settled(x, done, message)
 
     # --- The log-det. ---
 

@@ -11,10 +11,9 @@ from tfp_flows._solve import increasing_root
 from tfp_flows.bijectors import _linear
 from tfp_flows.bijectors.amortised import Amortised
 from tfp_flows.bijectors.base import Weight
+from tfp_flows.bijectors.planar import LEAST_SLOPE, log_slope
 
 _KINDS = ("orthogonal", "householder", "triangular")
-# The slope of the map along no direction is less.
-_LEAST_SLOPE = 1e-3
 
 
 class Sylvester(Amortised):
@@ -83,6 +82,7 @@ class Sylvester(Amortised):
     s = Weight("Variable `[M (M + 1) / 2]`, the matrix S.")
     b = Weight("Variable `[M]`.")
     q = Weight("Variable from which Q is made; of a triangular one there is none.")
+    _random = ("s", "q")
 
     def __init__(
         self,
@@ -103,8 +103,7 @@ class Sylvester(Amortised):
         **kwargs,
     ):
         title = self._title()
-        size = positive_integer(size, "size", title)
-        kind = one_of(kind, _KINDS, "kind", title)
+        self._kind, self._flip = one_of(kind, _KINDS, "kind", title), bool(flip)
         for argument, given, own in (
             ("num_directions", num_directions is not None, "orthogonal"),
             ("num_reflections", num_reflections is not None, "householder"),
@@ -115,38 +114,40 @@ class Sylvester(Amortised):
                     f"{title}: {argument} is for kind='{own}', got kind='{kind}', which would "
                     "ignore it. Leave it out."
                 )
+        size = positive_integer(size, "size", title)
+        self._count = size
         if kind == "orthogonal":
             count = min(size, 8) if num_directions is None else num_directions
-            count = positive_integer(count, "num_directions", title)
-            if count > size:
+            self._count = positive_integer(count, "num_directions", title)
+            if self._count > size:
                 raise ValueError(
                     f"{title}: num_directions must be at most the size {size} of an event, got "
-                    f"{count}."
+                    f"{self._count}."
                 )
-            shape = [size, count]
         elif kind == "householder":
             number = 4 if num_reflections is None else num_reflections
-            count, shape = size, [positive_integer(number, "num_reflections", title), size]
-        else:
-            count, shape = size, None
-            if q is not None:
-                raise ValueError(
-                    f"{title}: kind='triangular' has no q, which would be ignored. Leave it out."
-                )
-        if context_size is None:
-            context_size = getattr(conditioner, "context_size", None)
-        super().__init__(event_shape=[size], context_size=context_size, name=name, **kwargs)
-        self._kind, self._flip = kind, bool(flip)
-        rng = np.random.default_rng(seed)
+            self._num_reflections = positive_integer(number, "num_reflections", title)
+        elif q is not None:
+            raise ValueError(
+                f"{title}: kind='triangular' has no q, which would be ignored. Leave it out."
+            )
+        common = {"conditioner": conditioner, "context_size": context_size, "seed": seed}
+        super().__init__(size, **common, name=name, **kwargs)
+        self.add_parameters(conditioner, r=r, s=s, b=b, q=q)
+
+    def _start(self, size, seed):
+        rng, count = _linear.generator(seed), self._count
         triangle = count * (count + 1) // 2
-        parameters = {
-            "r": (r, np.zeros(triangle)),
-            "s": (s, rng.normal(size=triangle) / math.sqrt(count)),
-            "b": (b, np.zeros(count)),
+        starts = {
+            "r": np.zeros(triangle),
+            "s": rng.normal(size=triangle) / math.sqrt(count),
+            "b": np.zeros(count),
         }
-        if shape is not None:
-            parameters["q"] = (q, rng.normal(size=shape))
-        self.add_parameters(conditioner, **parameters)
+        if self._kind == "orthogonal":
+            starts["q"] = rng.normal(size=[size, count])
+        elif self._kind == "householder":
+            starts["q"] = rng.normal(size=[self._num_reflections, size])
+        return starts
 
     @property
     def solved_direction(self):
@@ -200,7 +201,7 @@ def _triangle(packed):
     places = np.zeros([size, size], np.int32)
     places[rows, columns] = np.arange(len(rows))
     matrix = tf.gather(packed, places, axis=-1)
-    bound = math.sqrt(1.0 - _LEAST_SLOPE)
+    bound = math.sqrt(1.0 - LEAST_SLOPE)
     upper = np.triu(np.ones([size, size]), 1)
     diagonal = bound * tf.tanh(tf.linalg.diag_part(matrix))
     return tf.cast(upper, packed.dtype) * matrix + tf.linalg.diag(diagonal)
@@ -208,8 +209,7 @@ def _triangle(packed):
 
 def _log_det(bend, r, s):
     product = tf.linalg.diag_part(r) * tf.linalg.diag_part(s)
-    slope = (1.0 + product) * (1.0 - tf.square(bend)) + tf.square(bend)
-    return tf.reduce_sum(tf.math.log(slope), axis=-1)
+    return tf.reduce_sum(log_slope(product, bend), axis=-1)
 
 
 def _solve(y, parameters, name):
@@ -277,5 +277,4 @@ def _entry(t, parameters):
     """t + r tanh(s t + b), and the log of its slope."""
     r, s, b = parameters
     bend = tf.tanh(s * t + b)
-    slope = (1.0 + r * s) * (1.0 - tf.square(bend)) + tf.square(bend)
-    return t + r * bend, tf.math.log(slope)
+    return t + r * bend, log_slope(r * s, bend)

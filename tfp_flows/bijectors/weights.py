@@ -5,6 +5,13 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+# Of a count of steps: every replica counts its own, all alike.
+COUNTER = {
+    "trainable": False,
+    "synchronization": tf.VariableSynchronization.ON_READ,
+    "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
+}
+
 
 def make_weight(value, *, shape, start, name, title, dtype, trainable, **kwargs):
     """A variable from what a constructor was given: nothing, an array, or the variable itself."""

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows._checks import integer, positive_integer, vector_size
+from tfp_flows._checks import optional_seed, positive_integer, vector_size
 
 # Activations that pass about half of their input's second moment, for which He's variance
 # of 2 / fan_in keeps the scale of the activations from layer to layer.
@@ -35,6 +35,11 @@ def broadcast(operation, x, y):
     if x.dtype != tf.float16:
         return operation(x, y)
     return tf.cast(operation(tf.cast(x, tf.float32), tf.cast(y, tf.float32)), x.dtype)
+
+
+def at_least_float32(x):
+    """`x`, of half precision in float32."""
+    return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
 class Conditioner(keras.layers.Layer):
@@ -102,8 +107,7 @@ class Conditioner(keras.layers.Layer):
             setattr(self, name, value)
         self.activation = keras.activations.get(self.activation)
         self.zero_output = bool(self.zero_output)
-        if self.seed is not None:
-            self.seed = integer(self.seed, "seed", self._title(), least=0)
+        self.seed = optional_seed(self.seed, self._title())
 
     def build(self, input_shape):
         """Makes the weights for inputs of this shape, whose last size must be known."""

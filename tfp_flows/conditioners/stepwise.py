@@ -7,7 +7,7 @@ import numbers
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows._checks import one_of, positive_integer, positive_integers
+from tfp_flows._checks import forms_of, one_of, positive_integer, positive_integers
 from tfp_flows.conditioners.base import Conditioner
 
 _ORDERS = ("left-to-right", "right-to-left")
@@ -21,6 +21,12 @@ def product(x, kernel):
     sizes = [sizes[i] if n is None else n for i, n in enumerate(x.shape[:-1].as_list())]
     flat = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
     return tf.reshape(flat, [*sizes, flat.shape[-1]])
+
+
+def gate(z):
+    """tanh of the first half of the last axis, times the sigmoid of the other."""
+    signal, share = tf.split(z, 2, axis=-1)
+    return tf.tanh(signal) * tf.sigmoid(share)
 
 
 def in_dtype(dtype, *weights):
@@ -54,10 +60,9 @@ class StepwiseConditioner(Conditioner):
         shape = (shape,) if isinstance(shape, numbers.Integral) else tuple(shape)
         super().__init__(input_rank=len(shape) + 1, arguments=arguments, sizes=sizes)
         if len(shape) not in ranks:
-            forms = " or ".join({1: "[D]", 2: "[T, C]", 3: "[H, W, C]"}[rank] for rank in ranks)
             raise ValueError(
-                f"{self._title()}: event_shape must be {forms}, got {list(shape)}. Reshape the "
-                "events."
+                f"{self._title()}: event_shape must be {forms_of(ranks)}, got {list(shape)}. "
+                "Reshape the events."
             )
         self.event_shape = positive_integers(shape, "event_shape", self._title())
         self._num_outputs = self.num_parameters * self.event_shape[-1]

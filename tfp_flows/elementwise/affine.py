@@ -5,8 +5,8 @@ import math
 import keras
 import tensorflow as tf
 
-from tfp_flows._checks import fraction, positive_number
-from tfp_flows.elementwise._floor import floored
+from tfp_flows._checks import fraction, one_of, positive_number
+from tfp_flows.elementwise._scales import capped, floored
 from tfp_flows.elementwise.base import ElementwiseMap
 
 _LOG_SCALES = ("tanh", "exp", "sigmoid", "double_sigmoid")
@@ -83,12 +83,7 @@ class Affine(ElementwiseMap):
     num_parameters = 2
 
     def __init__(self, log_scale="tanh", cap=3.0, shift_first=False, rate=1.0, min_scale=None):
-        if log_scale not in _LOG_SCALES:
-            raise ValueError(
-                f"Affine: log_scale must be one of {', '.join(map(repr, _LOG_SCALES))}, got "
-                f"{log_scale!r}."
-            )
-        self.log_scale = log_scale
+        self.log_scale = one_of(log_scale, _LOG_SCALES, "log_scale", "Affine")
         self.cap = positive_number(cap, "cap", "Affine")
         self.shift_first = bool(shift_first)
         self.rate = positive_number(rate, "rate", "Affine")
@@ -124,7 +119,7 @@ class Affine(ElementwiseMap):
         if self.rate != 1.0:
             shift, raw = self.rate * shift, self.rate * raw
         if self.log_scale == "tanh":
-            return shift, self.cap * tf.tanh(raw * (1.0 / self.cap))
+            return shift, capped(raw, self.cap)
         if self.log_scale == "sigmoid":
             return shift, tf.nn.softplus(-2.0 - raw)  # -log(sigmoid(v)) = softplus(-v)
         if self.log_scale == "double_sigmoid":

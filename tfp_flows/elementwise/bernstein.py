@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfp_flows._checks import positive_integer, positive_number
 from tfp_flows.elementwise._box import sums_of
+from tfp_flows.elementwise._scales import capped
 from tfp_flows.elementwise.one_way import OneWayMap
 
 
@@ -35,10 +36,10 @@ class Bernstein(OneWayMap):
     argument. The other direction is numeric, to the tolerance of `OneWayMap`.
 
     Args:
-      degree: `int >= 1`, the degree M of the polynomial.
-      bound: positive number, B. Most of the arguments should lie within: beyond, the map is
-        linear.
-      cap: positive finite number, the bound of the log-slopes.
+      degree: `int >= 1`, the degree M of the polynomial. Default: 16.
+      bound: positive number, B. Most of the arguments should lie within: beyond, the map is linear.
+        Default: 4.
+      cap: positive finite number, the bound of the log-slopes. Default: 3.
       closed: "inverse" (default) or "forward", the direction of the formula.
 
     Raises:
@@ -79,7 +80,7 @@ class Bernstein(OneWayMap):
 
     def _natural(self, parameters):
         shift, *raw = parameters
-        slopes = [tf.exp(self.cap * tf.tanh(r * (1.0 / self.cap))) for r in raw]
+        slopes = [tf.exp(capped(r, self.cap)) for r in raw]
         sums = sums_of(slopes)
         scale = 2.0 * self.bound / self.degree
         first = shift - (0.5 * scale) * sums[-1]

@@ -32,10 +32,11 @@ class CircularRationalQuadraticSpline(RationalQuadraticSpline):
     angle next to the cut may come back at its other end.
 
     Args:
-      num_bins: `int >= 2`, the number K of bins.
-      min_bin_width: least width of a bin, as a share of 2 pi; in `[1e-6, 1 / num_bins)`.
-      min_bin_height: least height of a bin, likewise.
-      min_slope: least slope at a knot, in (0, 1).
+      num_bins: `int >= 2`, the number K of bins. Default: 8.
+      min_bin_width: least width of a bin, as a share of 2 pi; in `[1e-6, 1 / num_bins)`. Default:
+        0.001.
+      min_bin_height: least height of a bin, likewise. Default: 0.001.
+      min_slope: least slope at a knot, in (0, 1). Default: 0.001.
 
     Raises:
       TypeError: if an argument is not a number, or `num_bins` not an integer.

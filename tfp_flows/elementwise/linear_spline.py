@@ -30,9 +30,10 @@ class LinearSpline(BoxSpline):
     for every finite argument; a round trip errs by a few roundings of B, over s_k.
 
     Args:
-      num_bins: `int >= 2`, the number K of bins.
-      bound: positive number, the tail bound B. Data should lie mostly within.
-      min_bin_height: least height of a bin, as a share of 2 B; in `[1e-6, 1 / num_bins)`.
+      num_bins: `int >= 2`, the number K of bins. Default: 8.
+      bound: positive number, the tail bound B. Data should lie mostly within. Default: 3.
+      min_bin_height: least height of a bin, as a share of 2 B; in `[1e-6, 1 / num_bins)`. Default:
+        0.001.
 
     Raises:
       TypeError: if an argument is not a number, or `num_bins` not an integer.

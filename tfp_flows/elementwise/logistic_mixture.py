@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tfp_flows._checks import fraction, integer, positive_number
 from tfp_flows.elementwise._log_odds import mixture_log_odds, parting_factors, with_identity
+from tfp_flows.elementwise._scales import capped
 from tfp_flows.elementwise.one_way import OneWayMap
 
 
@@ -36,9 +37,9 @@ class LogisticMixtureCDF(OneWayMap):
     other direction is numeric, to the tolerance of `OneWayMap`.
 
     Args:
-      num_components: `int >= 2`, the number K of components.
-      cap: positive finite number, the bound of s and of the log-rates.
-      min_slope: the share e of the identity, in (0, 1).
+      num_components: `int >= 2`, the number K of components. Default: 8.
+      cap: positive finite number, the bound of s and of the log-rates. Default: 3.
+      min_slope: the share e of the identity, in (0, 1). Default: 0.001.
       closed: "inverse" (default) or "forward", the direction of the formula.
 
     Raises:
@@ -86,10 +87,10 @@ class LogisticMixtureCDF(OneWayMap):
         weights, means, rates = tf.split(tf.stack(components), 3)
         return [
             shift,
-            self._bounded(scale),
+            capped(scale, self.cap),
             tf.nn.log_softmax(weights, axis=0),
             means * parting_factors(means),
-            self._bounded(rates),
+            capped(rates, self.cap),
         ]
 
     def _closed(self, v, natural):
@@ -107,6 +108,3 @@ class LogisticMixtureCDF(OneWayMap):
             tf.minimum(tf.reduce_min(ends, axis=0), wanted),
             tf.maximum(tf.reduce_max(ends, axis=0), wanted),
         )
-
-    def _bounded(self, raw):
-        return self.cap * tf.tanh(raw * (1.0 / self.cap))

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tfp_flows._checks import fraction, positive_integer, positive_number
 from tfp_flows.elementwise._log_odds import mixture_log_odds, parting_factors, with_identity
+from tfp_flows.elementwise._scales import capped
 from tfp_flows.elementwise.one_way import OneWayMap
 
 
@@ -38,10 +39,11 @@ class MonotoneNetwork(OneWayMap):
     sigmoids leave a plateau. The other direction is numeric, to the tolerance of `OneWayMap`.
 
     Args:
-      num_units: `int >= 1`, the number D of units of a layer.
-      num_layers: `int >= 1`, the number L of layers. With one layer, the sigmoidal flow.
-      cap: positive finite number, the bound of the rates.
-      min_slope: the share e of the identity, in (0, 1).
+      num_units: `int >= 1`, the number D of units of a layer. Default: 4.
+      num_layers: `int >= 1`, the number L of layers. With one layer, the sigmoidal flow. Default:
+        2.
+      cap: positive finite number, the bound of the rates. Default: 3.
+      min_slope: the share e of the identity, in (0, 1). Default: 0.001.
       closed: "inverse" (default) or "forward", the direction of the formula.
 
     Raises:
@@ -105,7 +107,7 @@ class MonotoneNetwork(OneWayMap):
                 outer += _cosines(self.num_units, outer.dtype, rank)
             natural += [
                 biases * parting_factors(biases),
-                self.cap * tf.tanh(rates * (1.0 / self.cap)),
+                capped(rates, self.cap),
                 tf.nn.log_softmax(outer, axis=1),
             ]
             if n:

@@ -2,6 +2,7 @@
 
 import abc
 
+from tfp_flows._checks import one_of
 from tfp_flows._solve import increasing_root
 from tfp_flows.elementwise.base import ElementwiseMap
 
@@ -64,12 +65,7 @@ class OneWayMap(ElementwiseMap):
     """
 
     def __init__(self, closed="inverse"):
-        if closed not in _DIRECTIONS:
-            raise ValueError(
-                f"{type(self).__name__}: closed must be one of "
-                f"{', '.join(map(repr, _DIRECTIONS))}, got {closed!r}."
-            )
-        self.closed = closed
+        self.closed = one_of(closed, _DIRECTIONS, "closed", type(self).__name__)
 
     def get_config(self):
         """Returns `closed`."""

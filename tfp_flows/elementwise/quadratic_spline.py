@@ -37,12 +37,14 @@ class QuadraticSpline(BoxSpline):
     argument. A round trip errs by a few roundings of B times what the map magnifies.
 
     Args:
-      num_bins: `int >= 3`, the number K of bins. (With two, the end slopes leave no choice but
-        the identity.)
-      bound: positive number, the tail bound B. Data should lie mostly within: the map does
-        nothing beyond.
-      min_bin_width: least width of a bin, as a share of 2 B; in `[1e-6, 1 / num_bins)`.
-      min_slope: the share of the inner slopes that is the same for all of them; in (0, 1).
+      num_bins: `int >= 3`, the number K of bins. (With two, the end slopes leave no choice but the
+        identity.) Default: 8.
+      bound: positive number, the tail bound B. Data should lie mostly within: the map does nothing
+        beyond. Default: 3.
+      min_bin_width: least width of a bin, as a share of 2 B; in `[1e-6, 1 / num_bins)`. Default:
+        0.001.
+      min_slope: the share of the inner slopes that is the same for all of them; in (0, 1). Default:
+        0.001.
 
     Raises:
       TypeError: if an argument is not a number, or `num_bins` not an integer.

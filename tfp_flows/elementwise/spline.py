@@ -44,12 +44,13 @@ class RationalQuadraticSpline(BoxSpline):
     bin is found by a chain of selections over the K bins, on tensors of the shape of `x`.
 
     Args:
-      num_bins: `int >= 2`, the number K of bins.
-      bound: positive number, the tail bound B. Data should lie mostly within: the map does
-        nothing beyond.
-      min_bin_width: least width of a bin, as a share of 2 B; in `[1e-6, 1 / num_bins)`.
-      min_bin_height: least height of a bin, likewise.
-      min_slope: least slope at an inner knot, in (0, 1).
+      num_bins: `int >= 2`, the number K of bins. Default: 8.
+      bound: positive number, the tail bound B. Data should lie mostly within: the map does nothing
+        beyond. Default: 3.
+      min_bin_width: least width of a bin, as a share of 2 B; in `[1e-6, 1 / num_bins)`. Default:
+        0.001.
+      min_bin_height: least height of a bin, likewise. Default: 0.001.
+      min_slope: least slope at an inner knot, in (0, 1). Default: 0.001.
 
     Raises:
       TypeError: if an argument is not a number, or `num_bins` not an integer.

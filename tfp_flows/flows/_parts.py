@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows import bijectors, conditioners
 from tfp_flows import elementwise as elementwise_maps
-from tfp_flows._checks import one_of, positive_integer, positive_integers
+from tfp_flows._checks import forms_of, one_of, positive_integer, positive_integers
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -38,8 +38,7 @@ class SeedStream:
 
 def event_of(event_shape, ranks, recipe):
     """Checks an event shape and returns it as a tuple of `int`."""
-    forms = " or ".join({1: "[D]", 2: "[T, C]", 3: "[H, W, C]"}[rank] for rank in ranks)
-    wanted = f"flows.{recipe}: event_shape must be {forms}, got "
+    wanted = f"flows.{recipe}: event_shape must be {forms_of(ranks)}, got "
     remedy = "It is the shape of one example: x.shape[1:]."
     if np.ndim(event_shape) > 1:
         raise ValueError(f"{wanted}data of shape {list(np.shape(event_shape))}. {remedy}")

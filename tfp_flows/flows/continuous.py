@@ -33,10 +33,12 @@ def continuous(
     Args:
       event_shape: `[D]`.
       hidden_units: widths of the hidden layers of the one network, an MLP of x, t and the context.
-      activation: Keras activation of the hidden layers; a smooth one takes fewer steps.
+        Default: `(128, 128)`.
+      activation: Keras activation of the hidden layers; a smooth one takes fewer steps. Default:
+        `"silu"`.
       residual: whether the network is of residual blocks, as in `conditioners.MLP`.
       solver, rtol, atol, num_steps, trace: as `bijectors.Continuous`.
-      base: `"normal"`, `"logistic"` or a `tfd.Distribution` with event shape `[D]`.
+      base: `"normal"` (default), `"logistic"` or a `tfd.Distribution` with event shape `[D]`.
       trainable_base: whether the base's location and scale are trained.
       context_size: size of a conditioning vector, or `None`.
       seed: `int`; the same seed gives the same initial weights.

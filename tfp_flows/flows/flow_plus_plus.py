@@ -60,11 +60,11 @@ def flow_plus_plus(
       filters: `int >= 1`, width of the networks. Default: 32. The paper: 96.
       num_blocks: `int >= 0`, their blocks. Default: 2. The paper: 10.
       attention: whether they attend (default); its cost grows with the square of the pixels.
-      num_heads: `int >= 1`, heads of the attention.
-      activation: Keras activation of the networks.
+      num_heads: `int >= 1`, heads of the attention. Default: 4.
+      activation: Keras activation of the networks. Default: `"elu"`.
       elementwise: name of a map of `elementwise.get` (`"logistic_mixture_cdf"` by default,
         `"affine"`), or an `elementwise.ElementwiseMap`.
-      base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
+      base: `"normal"` (default), `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
       context_size: size of a conditioning vector; of a flow without squeezed couplings also
         `[H, W, K]`, a vector a pixel. Default: `None`.

@@ -32,7 +32,7 @@ def gaussian(
       context_size: size of the context.
       hidden_units: widths of the hidden layers of the network of the context. Default: none; a
         linear map.
-      activation: Keras activation of the hidden layers.
+      activation: Keras activation of the hidden layers. Default: `"relu"`.
       cap: positive finite number, the bound of |s|. Default: 7.
       base: distribution of u, as `flows.planar`; "logistic" makes logistic ones.
       seed: `int`; the same seed gives the same initial weights.

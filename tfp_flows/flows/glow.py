@@ -76,8 +76,8 @@ def glow(
         round; or `"shuffle"`, a fixed order that is drawn for each step.
       learned_prior: whether the channels that go on give mean and scale of those factored
         out, by one zero-initialised 3x3 convolution.
-      activation: Keras activation of the networks.
-      base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
+      activation: Keras activation of the networks. Default: `"relu"`.
+      base: `"normal"` (default), `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
       support: where the data lie: `None` (default) for all reals, `"positive"`, or `(low, high)`,
         numbers or arrays of the event's shape, of which one may be infinite. A constraint bijector

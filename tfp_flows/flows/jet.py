@@ -58,7 +58,7 @@ def jet(
       num_heads: their heads. Default: heads of 64 units.
       channels_per_spatial: `int >= 0`, how many channel couplings come before a spatial one; 0 for
         channel couplings alone. Default: 4.
-      base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
+      base: `"normal"` (default), `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
       context_size: size of a conditioning vector that every coupling sees, or `None`.
       seed: `int`; the same seed gives the same initial weights and splits.

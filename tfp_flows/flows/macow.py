@@ -55,10 +55,10 @@ def macow(
       kernel_size: rows and columns that a masked convolution sees. Default: `(2, 5)`, the paper's.
       log_scale: scale function of all maps: `"tanh"` (bounded, default), `"exp"` or `"sigmoid"`.
         They have a `rate` and a `cap` that fall with depth and width (see `elementwise.Affine`).
-      activation: Keras activation of the networks.
+      activation: Keras activation of the networks. Default: `"elu"`.
       learned_prior: whether the channels that go on give mean and scale of those factored
         out, by one zero-initialised 3x3 convolution.
-      base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
+      base: `"normal"` (default), `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
       context_size: size of a conditioning vector that every network sees, or `None`.
       seed: `int`; the same seed gives the same initial weights.

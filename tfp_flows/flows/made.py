@@ -43,8 +43,8 @@ def made(
       output: `"bernoulli"` (default): `x` holds 0 and 1; `"categorical"` or
         `"discretized_logistic_mixture"`: integers from 0 to `num_levels - 1`; `"normal"` or
         `"gaussian_mixture"` (MADE MoG): real numbers; or a `distributions.Output`.
-      hidden_units: widths of the hidden layers, at least `D - 1` or dependencies are lost, with
-        a warning.
+      hidden_units: widths of the hidden layers, at least `D - 1` or dependencies are lost, with a
+        warning. Default: `(500,)`.
       order, degrees, num_masks, activation, residual, context_size: as `conditioners.MADE`.
       seed: `int`; the same seed gives the same initial weights, orders and degrees.
       dtype: float32 (default) or float64.

@@ -35,9 +35,9 @@ def maf(
 
     Args:
       event_shape: `[D]`, or `[H, W, C]`, which is flattened inside.
-      num_layers: `int >= 1`.
-      hidden_units: widths of each MADE's hidden layers, at least `D - 1` or dependencies are
-        lost, with a warning.
+      num_layers: `int >= 1`. Default: 5.
+      hidden_units: widths of each MADE's hidden layers, at least `D - 1` or dependencies are lost,
+        with a warning. Default: `(256, 256)`.
       elementwise: name of a map of `elementwise.get` (`"affine"` by default;
         `"rational_quadratic_spline"`, ...), or an `elementwise.ElementwiseMap`. The spline of that
         name comes with an affine map, without which it can neither move nor shrink a density;
@@ -48,9 +48,9 @@ def maf(
       degrees: `"equal"` (default) or `"random"`, of the hidden units.
       normalization: `None` (default), `"actnorm"` or `"batch_norm"` (the paper's), one on the
         data side of each layer. Either wants `FlowModel.initialize` or `fit`.
-      activation: Keras activation of the hidden layers.
+      activation: Keras activation of the hidden layers. Default: `"relu"`.
       residual: whether each entry of `hidden_units` is a residual block of two layers.
-      base: `"normal"`, `"logistic"` or a `tfd.Distribution` with event shape `[D]`.
+      base: `"normal"` (default), `"logistic"` or a `tfd.Distribution` with event shape `[D]`.
       trainable_base: whether the base's location and scale are trained.
       support: where the data lie: `None` (default) for all reals, `"positive"`, or `(low, high)`,
         numbers or arrays of the event's shape, of which one may be infinite. A constraint bijector

@@ -43,9 +43,9 @@ def nice(
 
     Args:
       event_shape: `[D]` with `D >= 2`, or `[H, W, C]`, which is flattened inside.
-      num_couplings: `int >= 1`. Fewer than 3 leave some entries independent of others.
+      num_couplings: `int >= 1`. Fewer than 3 leave some entries independent of others. Default: 4.
       hidden_units: widths of each coupling's hidden layers.
-      activation: Keras activation of the hidden layers.
+      activation: Keras activation of the hidden layers. Default: `"relu"`.
       min_scale: floor of the scales of the rescaling, for data with constant entries, as
         `bijectors.Rescale`. Default: none.
       base: `"logistic"` (the paper's choice for images), `"normal"` or a `tfd.Distribution`

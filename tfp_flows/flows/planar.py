@@ -27,14 +27,14 @@ def planar(
 
     Args:
       event_shape: `[D]`.
-      num_layers: `int >= 1`.
+      num_layers: `int >= 1`. Default: 8.
       closed: the direction that is a formula: "forward" (default), where sampling with its density
         costs nothing and the density of other points a solve a layer, or "inverse", where the
         density of data costs nothing and sampling a solve a layer.
       hidden_units: widths of the hidden layers of each layer's network of the context. Default:
         none; a linear map, as in the papers.
-      activation: Keras activation of the hidden layers.
-      base: `"normal"`, `"logistic"` or a `tfd.Distribution` with event shape `[D]`.
+      activation: Keras activation of the hidden layers. Default: `"relu"`.
+      base: `"normal"` (default), `"logistic"` or a `tfd.Distribution` with event shape `[D]`.
       trainable_base: whether the base's location and scale are trained.
       context_size: size of a conditioning vector, or `None`.
       seed: `int`; the same seed gives the same initial weights.

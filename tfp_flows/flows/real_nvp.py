@@ -69,7 +69,7 @@ def real_nvp(
       num_couplings: vectors only: `int >= 1`, default 8. One leaves half of the entries as
         they are; fewer than 3 leave some entries independent of others.
       hidden_units: vectors only: widths of each coupling's hidden layers, default `(256, 256)`.
-      activation: Keras activation of the hidden layers.
+      activation: Keras activation of the hidden layers. Default: `"relu"`.
       mask: vectors only: `"halves"` (default, the faster: it needs no gather) or
         `"alternating"`, for entries whose neighbours are alike.
       num_scales: images only: `int >= 1`, default 2.
@@ -84,7 +84,7 @@ def real_nvp(
         normalization, for which it stands in. It wants `FlowModel.initialize` or `fit`.
       batch_normalization: whether a `BatchNorm` follows each coupling, as in the paper: in training
         by the moments of the batch, elsewhere by running ones. Default: not.
-      base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
+      base: `"normal"` (default), `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
       support: where the data lie: `None` (default) for all reals, `"positive"`, or `(low, high)`,
         numbers or arrays of the event's shape, of which one may be infinite. A constraint bijector

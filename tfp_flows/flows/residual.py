@@ -38,15 +38,16 @@ def residual(
 
     Args:
       event_shape: `[D]`.
-      num_layers: `int >= 1`.
-      hidden_units: widths of the hidden layers of each layer's network.
-      lipschitz_bound: number in (0, 1): how much of the event's movement a layer may add.
+      num_layers: `int >= 1`. Default: 8.
+      hidden_units: widths of the hidden layers of each layer's network. Default: `(64, 64)`.
+      lipschitz_bound: number in (0, 1): how much of the event's movement a layer may add. Default:
+        0.9.
       log_det, num_terms: as `bijectors.Residual`.
       closed: the direction without a fixed-point iteration: "inverse" (default), that of densities
         of data, or "forward", that of samples.
       actnorm: whether an `ActNorm` stands before each layer, seen from the data. Default: if
         `closed` is "inverse".
-      base: `"normal"`, `"logistic"` or a `tfd.Distribution` with event shape `[D]`.
+      base: `"normal"` (default), `"logistic"` or a `tfd.Distribution` with event shape `[D]`.
       trainable_base: whether the base's location and scale are trained.
       context_size: size of a conditioning vector, or `None`.
       seed: `int`; the same seed gives the same initial weights.

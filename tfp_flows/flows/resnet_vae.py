@@ -43,12 +43,13 @@ def resnet_vae(
 
     Args:
       event_shape: `[H, W, C]`, `H` and `W` multiples of `2^num_scales`.
-      num_scales: `int >= 1`, how many times the size is halved.
-      num_cells: `int >= 1`, layers of latents of each size.
-      filters: `int >= 1`, channels of the features.
-      latent_channels: `int >= 1`, channels of the latents of a cell.
+      num_scales: `int >= 1`, how many times the size is halved. Default: 2.
+      num_cells: `int >= 1`, layers of latents of each size. Default: 1.
+      filters: `int >= 1`, channels of the features. Default: 32.
+      latent_channels: `int >= 1`, channels of the latents of a cell. Default: 8.
       num_iaf: `int >= 0`, inverse autoregressive steps of each posterior; 0 for normal ones.
-      iaf_layers: `int >= 1`, gated layers of each step's `conditioners.PixelCNN`.
+        Default: 1.
+      iaf_layers: `int >= 1`, gated layers of each step's `conditioners.PixelCNN`. Default: 1.
       output: name of an output, or an `Output`, of `distributions.get_output`: `"bernoulli"` for
         bits, `"discretized_logistic_mixture"` for grey levels.
       num_samples: as `distributions.VAE`.

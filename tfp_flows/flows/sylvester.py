@@ -27,7 +27,7 @@ def sylvester(
 
     Args:
       event_shape: `[D]`.
-      num_layers: `int >= 1`.
+      num_layers: `int >= 1`. Default: 4.
       kind: "orthogonal" (default), "householder" or "triangular", as `bijectors.Sylvester`; every
         second triangular layer takes the entries in reversed order.
       num_directions, num_reflections: as `bijectors.Sylvester`.

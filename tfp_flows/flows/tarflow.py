@@ -48,7 +48,7 @@ def tarflow(
         `conditioners.CausalTransformer`. The paper's for 64x64 images: 8 layers of width 768.
       elementwise: name of a map of `elementwise.get` (`"affine"` by default), or an
         `elementwise.ElementwiseMap`.
-      base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
+      base: `"normal"` (default), `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
       context_size: size of a conditioning vector, such as a class; `[H, W, F]` for one a pixel; or
         a dictionary of either by name.

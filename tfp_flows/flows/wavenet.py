@@ -50,7 +50,7 @@ def wavenet(
         gives what the paper is: a density of sequences of levels, exact, of one network:
         `"bernoulli"` (0 and 1), `"categorical"` or `"discretized_logistic_mixture"` (of
         `num_levels=` levels); also `"normal"` or `"gaussian_mixture"`. Default: `None`, a flow.
-      base: `"normal"`, `"logistic"` or a `tfd.Distribution` over `event_shape`.
+      base: `"normal"` (default), `"logistic"` or a `tfd.Distribution` over `event_shape`.
       trainable_base: whether the base's location and scale are trained.
       context_size: size of a conditioning vector; `[T, F]` for one a step, such as a spectrogram;
         or a dictionary of either by name, to give both.

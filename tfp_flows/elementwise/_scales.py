@@ -1,8 +1,13 @@
-"""A floor for scales."""
+"""Bounds of the scales that a network gives."""
 
 import math
 
 import tensorflow as tf
+
+
+def capped(raw, cap):
+    """A log-scale between -cap and cap, near 0 what the network gives: cap tanh(raw / cap)."""
+    return cap * tf.tanh(raw * (1.0 / cap))
 
 
 def floored(log_scale, least):
