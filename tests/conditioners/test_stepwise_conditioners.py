@@ -209,7 +209,7 @@ def test_a_pixel_cnn_has_no_blind_spot():
         (
             lambda: conditioners.CausalTransformer([4, 4, 1], width=6, num_heads=4),
             ValueError,
-            "width must be a multiple of num_heads, got 6 and 4",
+            "width must be a multiple of num_heads, got width=6 and num_heads=4",
         ),
         (
             lambda: conditioners.CausalTransformer([4]),

@@ -4,10 +4,24 @@ import operator
 
 import tensorflow as tf
 
-from tfp_flows.conditioners.base import add_bias, broadcast
+from tfp_flows.conditioners.base import add_bias, at_least_float32, broadcast
 
 # Of what layer normalization divides by, as the square of it.
 _EPSILON = 1e-6
+
+
+def default_heads(width):
+    """One head for every 64 channels where they divide the width, else one."""
+    return width // 64 if isinstance(width, int) and width > 0 and width % 64 == 0 else 1
+
+
+def check_heads(width, num_heads, name, title):
+    """Raises a `ValueError` unless the heads divide the width, whose argument has that name."""
+    if width % num_heads:
+        raise ValueError(
+            f"{title}: {name} must be a multiple of num_heads, got {name}={width} and "
+            f"num_heads={num_heads}."
+        )
 
 
 def linear(h, kernel, bias):
@@ -52,8 +66,3 @@ def attend(query, key, value):
     weights = tf.nn.softmax(at_least_float32(scores))
     mixed = tf.matmul(tf.cast(weights, value.dtype), value)  # [batch, heads, tokens, head]
     return tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, tokens, num_heads * head])
-
-
-def at_least_float32(x):
-    """`x`, of half precision in float32."""
-    return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)

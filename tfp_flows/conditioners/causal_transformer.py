@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfp_flows.conditioners.base import add_bias, broadcast
+from tfp_flows.conditioners.attention import check_heads, default_heads
+from tfp_flows.conditioners.base import add_bias, at_least_float32, broadcast
 from tfp_flows.conditioners.stepwise import SequenceConditioner, in_dtype, product
 
 
@@ -87,7 +88,7 @@ class CausalTransformer(SequenceConditioner):
         **kwargs,
     ):
         if num_heads is None:
-            num_heads = width // 64 if isinstance(width, int) and width % 64 == 0 < width else 1
+            num_heads = default_heads(width)
         super().__init__(
             arguments=locals(),
             sizes=(
@@ -105,11 +106,7 @@ class CausalTransformer(SequenceConditioner):
                 f"{self._title()}: patch_size must divide the sizes {list(self.event_shape[:-1])} "
                 f"of the event, got {self.patch_size}. Pad the events, or use a divisor."
             )
-        if self.width % self.num_heads:
-            raise ValueError(
-                f"{self._title()}: width must be a multiple of num_heads, got {self.width} and "
-                f"{self.num_heads}."
-            )
+        check_heads(self.width, self.num_heads, "width", self._title())
 
     @property
     def _tokens(self):
@@ -230,14 +227,14 @@ def _linear(x, weights):
 def _attend(q, k, v, seen):
     scores = tf.matmul(q, k, transpose_b=True) * float(q.shape[-1]) ** -0.5
     # In half precision neither sums nor exponentials are exact enough.
-    wide = tf.cast(scores, tf.float32) if scores.dtype.size < 4 else scores
+    wide = at_least_float32(scores)
     wide = tf.where(seen, wide, tf.constant(wide.dtype.min, wide.dtype))
     return tf.matmul(tf.cast(tf.nn.softmax(wide), v.dtype), v)
 
 
 def _normalized(x, weights):
     scale, shift = in_dtype(x.dtype, *weights)
-    wide = tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+    wide = at_least_float32(x)
     wide -= tf.reduce_mean(wide, -1, keepdims=True)
     wide *= tf.math.rsqrt(tf.reduce_mean(tf.square(wide), -1, keepdims=True) + 1e-5)
     return add_bias(broadcast(operator.mul, tf.cast(wide, x.dtype), scale), shift)

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfp_flows.conditioners.base import add_bias
+from tfp_flows.conditioners.base import add_bias, at_least_float32
 from tfp_flows.conditioners.raster import RasterConditioner
 from tfp_flows.conditioners.stepwise import in_dtype, product
 
@@ -166,7 +166,7 @@ class DiagonalBiLSTM(RasterConditioner):
         diagonals = _skewed(both)
         rows, dtype = tf.shape(both)[0], drive.dtype
         begun = tf.range(height + width - 1)[:, tf.newaxis] >= tf.range(height)
-        zeros = tf.zeros([rows, height, self.units], _at_least_float32(dtype))
+        zeros = at_least_float32(tf.zeros([rows, height, self.units], dtype))
         zeros = tf.ensure_shape(zeros, [both.shape[0], height, self.units])
 
         def body(d, states, memories, results):
@@ -314,7 +314,3 @@ def _straight(diagonals, width):
     x = tf.reshape(tf.transpose(diagonals, [1, 2, 0, 3]), [-1, height * steps, size])
     x = tf.pad(x, [[0, 0], [0, height], [0, 0]])
     return tf.reshape(x, [-1, height, steps + 1, size])[:, :, :width]
-
-
-def _at_least_float32(dtype):
-    return tf.float32 if dtype.size < 4 else dtype

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfp_flows._checks import integer, positive_integer, positive_integers
-from tfp_flows.conditioners.attention import attend, heads, linear, norm
+from tfp_flows.conditioners.attention import attend, check_heads, heads, linear, norm
 from tfp_flows.conditioners.base import Conditioner, broadcast
 from tfp_flows.conditioners.convolution import add_context, convolve
 
@@ -82,11 +82,8 @@ class GatedConvNet(Conditioner):
         )
         self.num_blocks = integer(num_blocks, "num_blocks", self._title(), least=0)
         self.attention = bool(attention)
-        if self.attention and self.filters % self.num_heads:
-            raise ValueError(
-                f"{self._title()}: filters must be a multiple of num_heads, got "
-                f"filters={self.filters} and num_heads={self.num_heads}."
-            )
+        if self.attention:
+            check_heads(self.filters, self.num_heads, "filters", self._title())
         self._num_outputs = self.output_filters
 
     def build(self, input_shape):

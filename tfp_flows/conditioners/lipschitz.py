@@ -32,7 +32,7 @@ class LipschitzMLP(Conditioner):
 
     Args:
       output_size: `int >= 1`, the number of outputs.
-      hidden_units: `int`s `>= 1`, widths of the hidden layers.
+      hidden_units: `int`s `>= 1`, widths of the hidden layers. Default: `(64, 64)`.
       lipschitz_bound: number in (0, 1). Default 0.9.
       context_size: `int >= 1`, size of the context, or `None` (default) for none.
       zero_output: `bool`, whether the last layer starts at zero. Default: `True`.

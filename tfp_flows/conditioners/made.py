@@ -53,8 +53,8 @@ class MADE(Dense):
     Args:
       size: `int >= 1`, the number D of entries.
       num_parameters: `int >= 1`, parameters of each entry. Default 2: shift and scale.
-      hidden_units: `int`s `>= 1`, widths of the hidden layers (of the blocks, if `residual`).
-        Empty for a masked linear map. A width below `size - 1` loses dependencies.
+      hidden_units: `int`s `>= 1`, widths of the hidden layers (of the blocks, if `residual`). Empty
+        for a masked linear map. A width below `size - 1` loses dependencies. Default: `(256, 256)`.
       order: `"left-to-right"` (default), `"right-to-left"`, `"random"`, or a permutation of
         `0..size - 1` whose entry i is the place of input i in the ordering.
       degrees: `"equal"` (default) gives each degree the same number of hidden units but for
@@ -293,7 +293,7 @@ class MADE(Dense):
 
         Args:
           context: `[n, context_size]` or `None`.
-          mask_index: `int`, which set of masks.
+          mask_index: `int`, which set of masks. Default: 0.
           dtype: dtype of all tensors.
 
         Returns:

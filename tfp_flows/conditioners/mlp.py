@@ -34,8 +34,8 @@ class MLP(Dense):
 
     Args:
       output_size: `int >= 1`, the number of outputs.
-      hidden_units: `int`s `>= 1`, widths of the hidden layers (of the blocks, if `residual`).
-        May be empty for a linear map, unless `residual`.
+      hidden_units: `int`s `>= 1`, widths of the hidden layers (of the blocks, if `residual`). May
+        be empty for a linear map, unless `residual`. Default: `(256, 256)`.
       activation: name of a Keras activation, or a callable. Default: `"relu"`. A smooth one
         (`"silu"`, `"tanh"`) makes the density of an autoregressive flow smooth.
       residual: `bool`, whether to use residual blocks; they need equal `hidden_units`.

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tfp_flows.conditioners.base import add_bias
 from tfp_flows.conditioners.raster import RasterConditioner, as_matrix, convolved, padded
-from tfp_flows.conditioners.stepwise import in_dtype, product
+from tfp_flows.conditioners.stepwise import gate, in_dtype, product
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
@@ -127,8 +127,8 @@ class PixelCNN(RasterConditioner):
         for layer, share in zip(self._layers_in_order, shares, strict=True):
             z, down = self._from_above(padded(v, top=reach, left=reach, right=reach), layer, share)
             z_left = down + convolved(padded(h, left=reach), layer["left"])
-            v = _gate(z)
-            h += self._residual(_gate(z_left), layer)
+            v = gate(z)
+            h += self._residual(gate(z_left), layer)
         return h
 
     def _from_above(self, rows, layer, share):
@@ -168,7 +168,7 @@ class PixelCNN(RasterConditioner):
             rows.append(whole[:, 1:])
             z, down = self._from_above(padded(whole, left=reach, right=reach), layer, share)
             downs.append(down[:, 0])
-            v = _gate(z)
+            v = gate(z)
         return {
             "above": tuple(rows),
             "down": tf.transpose(tf.stack(downs), [2, 0, 1, 3]),
@@ -182,10 +182,5 @@ class PixelCNN(RasterConditioner):
             near = tf.concat([kept["left"][i], h], -1)
             columns.append(near[:, self.filters :])
             z = tf.matmul(near, as_matrix(layer["left"], h.dtype)) + down[i]
-            h += self._residual(_gate(z), layer)
+            h += self._residual(gate(z), layer)
         return h, {**kept, "left": tuple(columns)}
-
-
-def _gate(z):
-    signal, gate = tf.split(z, 2, axis=-1)
-    return tf.tanh(signal) * tf.sigmoid(gate)

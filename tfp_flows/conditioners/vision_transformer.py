@@ -8,7 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows._checks import positive_integer
-from tfp_flows.conditioners.attention import attend, heads, linear, norm
+from tfp_flows.conditioners.attention import (
+    attend,
+    check_heads,
+    default_heads,
+    heads,
+    linear,
+    norm,
+)
 from tfp_flows.conditioners.base import Conditioner, add_bias, broadcast
 
 
@@ -88,13 +95,9 @@ class VisionTransformer(Conditioner):
             sizes=("output_filters", "patch_size", "width", "num_layers", "mlp_ratio"),
         )
         if num_heads is None:
-            self.num_heads = 1 if self.width % 64 else self.width // 64
+            self.num_heads = default_heads(self.width)
         self.num_heads = positive_integer(self.num_heads, "num_heads", self._title())
-        if self.width % self.num_heads:
-            raise ValueError(
-                f"{self._title()}: width must be a multiple of num_heads, got width={self.width} "
-                f"and num_heads={self.num_heads}."
-            )
+        check_heads(self.width, self.num_heads, "width", self._title())
         self._num_outputs = self.output_filters
         if wanted is not None:
             self.wanted = np.asarray(wanted, bool).tolist()

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfp_flows._checks import positive_integers
 from tfp_flows.conditioners.base import add_bias
-from tfp_flows.conditioners.stepwise import SequenceConditioner, in_dtype, product
+from tfp_flows.conditioners.stepwise import SequenceConditioner, gate, in_dtype, product
 
 _LONGEST = 512  # The paper's largest dilation.
 
@@ -156,7 +156,7 @@ class WaveNet(SequenceConditioner):
             z = add_bias(z, bias[i])
             for share in shares:
                 z = add_bias(z, share[i])
-            gated.append(_gate(z))
+            gated.append(gate(z))
             if i < len(residual):
                 h += add_bias(product(gated[i], residual[i]), shift[i])
         return self._out(tf.concat(gated, -1))
@@ -218,14 +218,9 @@ class WaveNet(SequenceConditioner):
         gated = []
         for i, dilation in enumerate(self.dilations):
             rings[i] = rings[i].write(s % dilation, h)
-            gated.append(_gate(tf.matmul(h, now[i]) + offset[i]))
+            gated.append(gate(tf.matmul(h, now[i]) + offset[i]))
             if i < layers - 1:
                 h += tf.matmul(gated[i], residual[i]) + shift[i]
         out = self._out(tf.concat(gated, -1))
         out = tf.reshape(out, [-1, self.num_parameters, self.event_shape[-1]])
         return out, {**cache, "rings": tuple(rings)}
-
-
-def _gate(z):
-    signal, gate = tf.split(z, 2, axis=-1)
-    return tf.tanh(signal) * tf.sigmoid(gate)
