@@ -3,7 +3,6 @@
 import tensorflow as tf
 
 from tfp_flows._checks import positive_integer
-from tfp_flows.bijectors.road import Road
 from tfp_flows.objectives.base import Objective
 
 
@@ -33,13 +32,6 @@ class Drawn(Objective):
     def num_samples(self):
         """Rows a step."""
         return self._num_samples
-
-    def _refuse_context(self, distribution, title, what, remedy):
-        if Road(distribution).context_shapes is not None:
-            raise ValueError(
-                f"{title}: {type(self).__name__} is for {what}, but the distribution takes a "
-                f"context. Build it without context_size{remedy}."
-            )
 
     def _seed_of(self, seed):
         """The seed of a step, with the objective's own folded in."""

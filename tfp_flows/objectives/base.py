@@ -2,6 +2,12 @@
 
 import abc
 
+import tensorflow_probability as tfp
+
+from tfp_flows.bijectors.road import Road
+
+tfd = tfp.distributions
+
 
 class Objective(abc.ABC):
     """What a distribution is trained for: a loss for each row of a batch.
@@ -113,3 +119,20 @@ class Objective(abc.ABC):
     def from_config(cls, config):
         """The objective of `get_config`."""
         return cls(**config)
+
+    # --- What several cannot have. ---
+
+    def _refuse_context(self, distribution, title, what, remedy=""):
+        if Road(distribution).context_shapes is not None:
+            raise ValueError(
+                f"{title}: {type(self).__name__} is for {what}, but the distribution takes a "
+                f"context. Build it without context_size{remedy}."
+            )
+
+    def _refuse_samples_without_gradient(self, distribution, title):
+        base = Road(distribution).base
+        if base.reparameterization_type != tfd.FULLY_REPARAMETERIZED:
+            raise ValueError(
+                f"{title}: {type(self).__name__} differentiates through samples, which the base "
+                f"'{base.name}' does not allow. Take a normal or logistic base."
+            )

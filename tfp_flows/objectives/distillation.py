@@ -45,7 +45,7 @@ class Distillation(Drawn):
       direction: which direction of the student is compared, "forward" (default) or "inverse". Take
         the one that is a single pass: "inverse" for `flows.maf`, "forward" for `flows.iaf`, whose
         densities of given rows are slow: with `likelihood=0` they are not computed.
-      num_samples: `int >= 1`, pairs a step, on all replicas together.
+      num_samples: `int >= 1`, pairs a step, on all replicas together. Default: 256.
       seed: `int`, folded into the seed of each step. Default: 0.
       lacks: why there is no teacher, of an objective that was loaded from a file.
 
@@ -99,10 +99,10 @@ class Distillation(Drawn):
 
     def check(self, distribution, title):
         """Refuses what cannot have the teacher's pairs."""
-        self._refuse_context(distribution, title, "flows without a context", "")
+        self._refuse_context(distribution, title, "flows without a context")
         if self.teacher is None:
             return
-        self._refuse_context(self.teacher, f"{title}'s teacher", "flows without a context", "")
+        self._refuse_context(self.teacher, f"{title}'s teacher", "flows without a context")
         student, teacher = Road(distribution), Road(self.teacher)
         for what, own, other in (
             ("events", distribution.event_shape, self.teacher.event_shape),

@@ -32,7 +32,7 @@ class ELBO(Objective):
     those of one device, to the last bit, while the mean lies about there.
 
     Args:
-      beta: number >= 0. Above 1: a beta-VAE.
+      beta: number >= 0. Above 1: a beta-VAE. Default: 1.
       free_bits: number >= 0, in nats, of each layer of latents. Default: 0.
 
     Raises:

@@ -1,12 +1,11 @@
 """Flow matching."""
 
-import importlib
-
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfp_flows._checks import one_of
+from tfp_flows._optional import optional
 from tfp_flows.bijectors import Continuous
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.composition import walk
@@ -57,7 +56,7 @@ class FlowMatching(Objective):
     def __init__(self, coupling="independent"):
         self.coupling = one_of(coupling, _COUPLINGS, "coupling", "FlowMatching")
         if coupling == "optimal_transport":
-            _scipy()
+            _optimize()
 
     def get_config(self):
         """Returns `coupling`."""
@@ -150,15 +149,9 @@ def _paired(start, end):
 def _assignment(start, end):
     a, b = (v.reshape(len(v), -1).astype(np.float64) for v in (start, end))
     cost = np.sum(a**2, axis=1) + np.sum(b**2, axis=1)[:, np.newaxis] - 2.0 * b @ a.T
-    _, columns = _scipy().linear_sum_assignment(cost)
+    _, columns = _optimize().linear_sum_assignment(cost)
     return columns.astype(np.int32)
 
 
-def _scipy():
-    try:
-        return importlib.import_module("scipy.optimize")
-    except ImportError as error:
-        raise ImportError(
-            "FlowMatching: coupling='optimal_transport' needs SciPy, which is not installed: pip "
-            'install scipy, or take coupling="independent".'
-        ) from error
+def _optimize():
+    return optional("scipy.optimize", "FlowMatching: coupling='optimal_transport'", "metrics")

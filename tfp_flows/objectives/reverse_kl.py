@@ -33,7 +33,7 @@ class ReverseKL(Drawn):
       target: function of x `[n, *event_shape]` that returns log p~ `[n]`, or a `tfd.Distribution`.
         A file keeps a distribution, or a function or object that is registered by
         `keras.saving.register_keras_serializable`; of any other it says that it lacks it.
-      num_samples: `int >= 1`, rows a step, on all replicas together.
+      num_samples: `int >= 1`, rows a step, on all replicas together. Default: 256.
       seed: `int`, folded into the seed of each step. Default: 0.
       lacks: why a file has no target, of an objective that was loaded without.
 
@@ -82,11 +82,7 @@ class ReverseKL(Drawn):
                 f"'{road.base.name}' has a {road.likelihood} from below, which is none of the "
                 "divergence. Take a flow."
             )
-        if road.base.reparameterization_type != tfd.FULLY_REPARAMETERIZED:
-            raise ValueError(
-                f"{title}: ReverseKL differentiates through samples, which the base "
-                f"'{road.base.name}' does not allow. Take a normal or logistic base."
-            )
+        self._refuse_samples_without_gradient(distribution, title)
 
     def draw_noise(self, distribution, rows, seed):
         """Points of the base, unless that is trained: then they have a gradient."""

@@ -8,8 +8,6 @@ from tfp_flows._checks import integer, positive_number
 from tfp_flows.bijectors.road import Road
 from tfp_flows.objectives.base import Objective
 
-tfd = tfp.distributions
-
 # The median of so many rows' distances is as good as that of all for a bandwidth.
 _ROWS_FOR_MEDIAN = 256
 
@@ -28,17 +26,8 @@ class TwoSamples(Objective):
 
     def check(self, distribution, title):
         """Refuses conditional distributions, and samples without a gradient."""
-        road, kind = Road(distribution), type(self).__name__
-        if road.context_shapes is not None:
-            raise ValueError(
-                f"{title}: {kind} compares samples of one distribution, but this one takes a "
-                "context. Build it without context_size."
-            )
-        if road.base.reparameterization_type != tfd.FULLY_REPARAMETERIZED:
-            raise ValueError(
-                f"{title}: {kind} differentiates through samples, which the base "
-                f"'{road.base.name}' does not allow. Take a normal or logistic base."
-            )
+        self._refuse_context(distribution, title, "samples of one distribution")
+        self._refuse_samples_without_gradient(distribution, title)
 
     def loss(self, distribution, batch, seed):
         """Each row's part of the distance from as many fresh samples."""
