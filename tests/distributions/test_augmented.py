@@ -103,7 +103,7 @@ def test_trains_saves_and_composes(tmp_path):
 
 def test_refusals():
     flow = flows.maf([1], num_layers=1, hidden_units=(4,), context_size=2)
-    with pytest.raises(TypeError, match="proposal must be a tfd.Distribution, got a int"):
+    with pytest.raises(TypeError, match="proposal must be a tfd.Distribution, got int"):
         Augmented(JOINT, 3)
     for joint in (tfd.MultivariateNormalDiag([0.0]), tfd.Sample(tfd.Normal(0.0, 1.0), [2, 2])):
         with pytest.raises(ValueError, match="expected a proposal over some of the distribution's"):

@@ -106,7 +106,7 @@ def test_what_is_refused(flow):
         tfp_flows.condition(plain, C)
     with pytest.raises(ValueError, match=r"of shape \[\.\.\., 3\], got \[5, 2\]"):
         tfp_flows.condition(flow, C[:, :2])
-    with pytest.raises(TypeError, match="expected a tfd.Distribution, got a Chain"):
+    with pytest.raises(TypeError, match="the distribution must be a tfd.Distribution, got Chain"):
         tfp_flows.condition(flow.bijector, C)
 
 

@@ -211,7 +211,7 @@ def test_surjected_in_a_model_is_a_distribution_of_integers(tmp_path):
 
 
 def test_refusals():
-    with pytest.raises(TypeError, match="expected a tfd.Distribution, got a int"):
+    with pytest.raises(TypeError, match="distribution must be a tfd.Distribution, got int"):
         Surjected(1, LEVELS)
     with pytest.raises(TypeError, match="expected a StochasticTransform, got a Scale"):
         Surjected(EXACT, tfb.Scale(2.0))

@@ -92,7 +92,7 @@ def test_trained_in_a_model_whose_files_keep_it(tmp_path):
 
 def test_refusals(pairs):
     make = preprocessing.Argmax
-    with pytest.raises(TypeError, match=r"flow must be a tfd.Distribution, got a str"):
+    with pytest.raises(TypeError, match=r"flow must be a tfd.Distribution, got str"):
         make("flow")
     with pytest.raises(ValueError, match=r"of events \[\*event_shape, K\].*got \(6,\)"):
         make(flows.maf([6], num_layers=1, hidden_units=(8,)))

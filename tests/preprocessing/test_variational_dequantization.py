@@ -128,7 +128,7 @@ def test_trained_noise_beats_uniform_noise_and_files_keep_it(tmp_path):
 
 def test_refusals():
     make = preprocessing.VariationalDequantization
-    with pytest.raises(TypeError, match="flow must be a conditional tfd.Distribution, got a str"):
+    with pytest.raises(TypeError, match="flow must be a tfd.Distribution, got str"):
         make("flow")
     with pytest.raises(ValueError, match="must take one tensor as its context.*got none"):
         make(noise(context_size=None))

@@ -7,16 +7,15 @@ from tfp_flows.distributions.augmented import Augmented, Slice
 from tfp_flows.distributions.autoregressive import AutoregressiveDistribution
 from tfp_flows.distributions.conditioned import Conditioned, condition
 from tfp_flows.distributions.ladder import LadderVAE
-from tfp_flows.distributions.made import MADEDistribution
-from tfp_flows.distributions.outputs import (
+from tfp_flows.distributions.level_outputs import (
     BernoulliOutput,
     CategoricalOutput,
     DiscretizedLogisticMixtureOutput,
-    GaussianMixtureOutput,
-    NormalOutput,
-    Output,
-    get_output,
 )
+from tfp_flows.distributions.made import MADEDistribution
+from tfp_flows.distributions.output import Output
+from tfp_flows.distributions.outputs import get_output
+from tfp_flows.distributions.real_outputs import GaussianMixtureOutput, NormalOutput
 from tfp_flows.distributions.sampler import Sampler
 from tfp_flows.distributions.stochastic import StochasticDistribution
 from tfp_flows.distributions.surjected import Surjected

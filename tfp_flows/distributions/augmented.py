@@ -2,13 +2,11 @@
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
 
+from tfp_flows.bijectors.composition import check_distribution
 from tfp_flows.bijectors.proposal import Proposal
 from tfp_flows.bijectors.stochastic import StochasticTransform
 from tfp_flows.distributions.surjected import Surjected
-
-tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
@@ -130,11 +128,7 @@ class Augmented(Surjected):
     ):
         parameters = dict(locals())
         for argument, value in (("distribution", distribution), ("proposal", proposal)):
-            if not isinstance(value, tfd.Distribution):
-                raise TypeError(
-                    f"Augmented: {argument} must be a tfd.Distribution, got a "
-                    f"{type(value).__name__}."
-                )
+            check_distribution(value, argument, "Augmented")
         drawn, joint = proposal.event_shape, distribution.event_shape
         fits = drawn.rank == joint.rank and drawn.rank and drawn[:-1] == joint[:-1]
         if not fits or drawn[-1] >= joint[-1]:

@@ -4,7 +4,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import context as contexts
-from tfp_flows.bijectors.composition import title_of
+from tfp_flows.bijectors.composition import check_distribution, title_of
 from tfp_flows.bijectors.road import Road
 from tfp_flows.distributions.autoregressive import AutoregressiveDistribution
 from tfp_flows.distributions.given import Given
@@ -76,7 +76,7 @@ class Autoencoder(StochasticDistribution):
         return x if entries is None else entries.to_network(x)
 
     def _checked(self, x):
-        title = f"{type(self).__name__} '{self.name}'"
+        title = self._title()
         x = tf.convert_to_tensor(x)
         event = self._output.event_shape
         known = x.shape.rank is not None and x.shape.rank >= event.rank
@@ -119,13 +119,10 @@ def distribution_of(output, decoder, latent, dtype, title, name):
     return AutoregressiveDistribution(layer, event, output=output, dtype=dtype, name=name), output
 
 
-def check_distribution(part, what, title):
-    """Raises a `TypeError` if a part is no distribution."""
-    if not isinstance(part, tfd.Distribution):
-        raise TypeError(
-            f"{title}: the {what} must be a tfd.Distribution, got {type(part).__name__}. Take a "
-            "recipe of tfp_flows.flows with context_size."
-        )
+def check_part(part, what, title):
+    """Raises a `TypeError` unless a part is a distribution."""
+    remedy = "Take a recipe of tfp_flows.flows with context_size."
+    check_distribution(part, f"the {what}", title, remedy)
 
 
 def context_of(part, title):

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows._checks import known_shape
 from tfp_flows.bijectors import stepwise
 from tfp_flows.bijectors.causality import check_autoregressive
 from tfp_flows.distributions.network_density import NetworkDensity, check_dtype
@@ -91,13 +92,7 @@ class AutoregressiveDistribution(NetworkDensity):
         parameters = dict(locals())
         title = f"{type(self).__name__} '{name}'"
         dtype, output = check_dtype(dtype, title), get_output(output)
-        event = tf.TensorShape(event_shape)
-        if not event.rank or not event.is_fully_defined() or 0 in event.as_list():
-            raise ValueError(
-                f"{title}: event_shape must be known and not empty, as [D], [T, C] or [H, W, C], "
-                f"got {event_shape}."
-            )
-        event = tuple(event.as_list())
+        event = known_shape(event_shape, "event_shape", title)
         if getattr(network, "num_masks", 1) > 1:
             raise ValueError(
                 f"{title}: the network has {network.num_masks} sets of masks, and this is one "

@@ -4,10 +4,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import context as contexts
-from tfp_flows.bijectors.composition import title_of
+from tfp_flows.bijectors.composition import check_distribution, title_of
 from tfp_flows.bijectors.road import Road
+from tfp_flows.distributions.unbatched import known_sizes
 
-tfb, tfd = tfp.bijectors, tfp.distributions
+tfb = tfp.bijectors
 
 
 class Conditioned(tfp.distributions.Distribution):
@@ -41,10 +42,7 @@ class Conditioned(tfp.distributions.Distribution):
         self, distribution, context, *, validate_args=False, allow_nan_stats=True, name=None
     ):
         parameters = dict(locals())
-        if not isinstance(distribution, tfd.Distribution):
-            raise TypeError(
-                f"condition: expected a tfd.Distribution, got a {type(distribution).__name__}."
-            )
+        check_distribution(distribution, "the distribution", "condition")
         self._road = self._no_dependency(Road(distribution))
         shapes = self._road.context_shapes
         contexts.check(
@@ -193,9 +191,7 @@ class Conditioned(tfp.distributions.Distribution):
     def _shape_of(self, sample_shape):
         sample_shape = tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
         shape = tf.concat([sample_shape, self.batch_shape_tensor()], axis=0)
-        known = tf.get_static_value(sample_shape)
-        static = [None] * sample_shape.shape[0] if known is None else known.tolist()
-        return shape, tf.TensorShape(static) + self.batch_shape
+        return shape, tf.TensorShape(known_sizes(sample_shape)) + self.batch_shape
 
 
 def condition(distribution, context):

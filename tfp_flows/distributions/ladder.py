@@ -8,7 +8,7 @@ from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.road import Road
 from tfp_flows.distributions.autoencoder import (
     Autoencoder,
-    check_distribution,
+    check_part,
     context_of,
     distribution_of,
 )
@@ -44,7 +44,7 @@ class LadderVAE(Autoencoder):
         posteriors as those of a `VAE`.
       decoder: Keras layer from the last features to the parameters of all entries, or the context
         of `output`.
-      output: as `VAE`.
+      output: as `VAE`. Default: `"bernoulli"`.
       num_samples, validate_args, allow_nan_stats, name: as `VAE`.
       start: variable of the shape of h_L, as `copy()` hands it over. Default: a new one, of zeros.
 
@@ -90,7 +90,7 @@ class LadderVAE(Autoencoder):
             )
         for what, parts in (("priors", priors), ("posteriors", posteriors)):
             for part in parts:
-                check_distribution(part, f"parts of {what}", title)
+                check_part(part, f"parts of {what}", title)
         roads = [[Road(part) for part in parts] for parts in (priors, posteriors)]
         self._priors = self._no_dependency(roads[0])
         self._posteriors = self._no_dependency(roads[1])

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows import bijectors
+from tfp_flows.bijectors.weights import COUNTER
 from tfp_flows.distributions.network_density import NetworkDensity, check_dtype
 from tfp_flows.distributions.outputs import get_output
 
@@ -88,14 +89,7 @@ class MADEDistribution(NetworkDensity):
             )
         parameters.update(dtype=dtype, event_shape=event)
         if mask_counter is None:
-            # Every replica counts its own steps, all alike.
-            mask_counter = tf.Variable(
-                0,
-                trainable=False,
-                name=f"{name}/mask_counter",
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            )
+            mask_counter = tf.Variable(0, name=f"{name}/mask_counter", **COUNTER)
             parameters["mask_counter"] = mask_counter
         self._mask_counter = mask_counter
         super().__init__(

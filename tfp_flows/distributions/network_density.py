@@ -9,7 +9,7 @@ from tfp_flows import elementwise
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.sequential import Sequential
-from tfp_flows.distributions.outputs import NormalOutput
+from tfp_flows.distributions.real_outputs import NormalOutput
 from tfp_flows.distributions.unbatched import Unbatched
 
 tfd = tfp.distributions
@@ -212,9 +212,6 @@ class NetworkDensity(Unbatched):
                 'output="normal" or flows.maf for continuous data.'
             )
         return [tf.debugging.Assert(levels, [f"{self._title()}: {message}"])]
-
-    def _title(self):
-        return f"{type(self).__name__} '{self.name}'"
 
 
 def check_dtype(dtype, title):

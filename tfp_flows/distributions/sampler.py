@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.bijectors.composition import title_of
+from tfp_flows.bijectors.composition import check_distribution, title_of
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.road import Road
 from tfp_flows.distributions.unbatched import Unbatched
@@ -72,11 +72,9 @@ class Sampler(Unbatched):
     def __init__(self, network, base, *, validate_args=False, allow_nan_stats=True, name="sampler"):
         parameters = dict(locals())
         title = f"Sampler '{name}'"
-        if not isinstance(base, tfd.Distribution):
-            raise TypeError(
-                f"{title}: the base must be a tfd.Distribution, got {type(base).__name__}. Take "
-                "tfd.MultivariateNormalDiag(tf.zeros([D]))."
-            )
+        check_distribution(
+            base, "the base", title, "Take tfd.MultivariateNormalDiag(tf.zeros([D]))."
+        )
         road = Road(base)
         known = base.event_shape.rank and base.event_shape.is_fully_defined()
         if base.batch_shape.rank or not known or road.context_shapes is not None:
@@ -115,7 +113,7 @@ class Sampler(Unbatched):
 
     def _log_prob(self, x):
         raise NotImplementedError(
-            f"Sampler '{self.name}': it has no density: its network has no inverse. Train it by "
+            f"{self._title()}: it has no density: its network has no inverse. Train it by "
             "objectives.MMD or objectives.SlicedWasserstein, and score its samples by metrics.mmd."
         )
 

@@ -7,7 +7,7 @@ import tensorflow_probability as tfp
 
 from tfp_flows._checks import positive_integer
 from tfp_flows.bijectors import context as contexts
-from tfp_flows.distributions.unbatched import Unbatched
+from tfp_flows.distributions.unbatched import Unbatched, known_sizes
 
 tfd = tfp.distributions
 
@@ -129,9 +129,8 @@ class StochasticDistribution(Unbatched):
             rest = tf.shape(tensor)[tensor.shape.rank - own :]
             return tf.broadcast_to(tensor, tf.concat([batch, rest], 0))
 
-        static = tf.get_static_value(batch)
-        static = [None] * rank if static is None else static.tolist()
-        x = tf.ensure_shape(spread(x, self.event_shape.rank), [*static, *self.event_shape])
+        x = spread(x, self.event_shape.rank)
+        x = tf.ensure_shape(x, [*known_sizes(batch), *self.event_shape])
         noise = tf.nest.map_structure(lambda t: spread(t, t.shape.rank - rank), noise)
         if context is not None:
             shapes = contexts.shapes_of(self.context_size, self.name)
@@ -148,10 +147,8 @@ class StochasticDistribution(Unbatched):
 
     def _call_sample_n(self, sample_shape, seed, context=None):
         sample_shape = tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
-        known = tf.get_static_value(sample_shape)
-        static = [None] * sample_shape.shape[0] if known is None else known.tolist()
         drawn = self._draw(sample_shape, tfp.random.sanitize_seed(seed), context)
-        return tf.ensure_shape(drawn, [*static, *self.event_shape])
+        return tf.ensure_shape(drawn, [*known_sizes(sample_shape), *self.event_shape])
 
     def _draw(self, shape, seed, context=None):
         raise NotImplementedError(f"{type(self).__name__} gives no _draw.")

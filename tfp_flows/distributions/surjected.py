@@ -4,7 +4,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import context as contexts
-from tfp_flows.bijectors.composition import title_of
+from tfp_flows.bijectors.composition import check_distribution, title_of
 from tfp_flows.bijectors.road import Road
 from tfp_flows.bijectors.stochastic import StochasticTransform, likelihood_of
 from tfp_flows.distributions.stochastic import StochasticDistribution
@@ -59,10 +59,7 @@ class Surjected(StochasticDistribution):
         parameters=None,
     ):
         parameters = dict(locals()) if parameters is None else parameters
-        if not isinstance(distribution, tfd.Distribution):
-            raise TypeError(
-                f"Surjected: expected a tfd.Distribution, got a {type(distribution).__name__}."
-            )
+        check_distribution(distribution, "distribution", "Surjected")
         if not isinstance(transform, StochasticTransform):
             raise TypeError(
                 f"Surjected: expected a StochasticTransform, got a {type(transform).__name__}. A "

@@ -22,6 +22,9 @@ class Unbatched(tfp.distributions.Distribution):
     def _parameter_properties(cls, dtype, num_classes=None):
         return {}
 
+    def _title(self):
+        return f"{type(self).__name__} '{self.name}'"
+
     def _batch_shape(self):
         return tf.TensorShape([])
 
@@ -33,3 +36,9 @@ class Unbatched(tfp.distributions.Distribution):
 
     def _default_event_space_bijector(self):
         return None
+
+
+def known_sizes(shape):
+    """The sizes of a shape that is a tensor, `None` where they are not known."""
+    known = tf.get_static_value(shape)
+    return [None] * shape.shape[0] if known is None else known.tolist()

@@ -10,7 +10,7 @@ from tfp_flows.bijectors.proposal import Proposal
 from tfp_flows.bijectors.road import Road
 from tfp_flows.distributions.autoencoder import (
     Autoencoder,
-    check_distribution,
+    check_part,
     context_of,
     distribution_of,
 )
@@ -104,7 +104,7 @@ class VAE(Autoencoder):
         self._prior, self._prior_road = prior, self._no_dependency(road)
         if posterior is None:
             posterior = _gaussian(latent, road.dtype)
-        check_distribution(posterior, "posterior", title)
+        check_part(posterior, "posterior", title)
         if tuple(posterior.event_shape) != latent:
             raise ValueError(
                 f"{title}: the posterior must be over the prior's latents {list(latent)}, got "
@@ -113,7 +113,7 @@ class VAE(Autoencoder):
         output, parameters["output"] = distribution_of(
             output, decoder, latent, road.dtype, title, f"{name}_output"
         )
-        check_distribution(output, "output", title)
+        check_part(output, "output", title)
         self._output, self._output_road = output, self._no_dependency(Road(output))
         self._proposal = Proposal(posterior, output.event_shape, encoder, title)
         self._decoder = Network(
@@ -210,7 +210,7 @@ def _gaussian(latent, dtype):
 
 def _latent_shape(prior, title):
     """The prior's event shape, checked."""
-    check_distribution(prior, "prior", title)
+    check_part(prior, "prior", title)
     if prior.batch_shape.rank or not prior.event_shape.is_fully_defined():
         raise ValueError(
             f"{title}: the prior must be one distribution of a known event shape, got batch shape "

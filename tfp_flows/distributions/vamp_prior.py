@@ -5,9 +5,10 @@ import math
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.bijectors.composition import title_of
+from tfp_flows.bijectors.composition import check_distribution
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.road import Road
+from tfp_flows.distributions.autoencoder import context_of
 from tfp_flows.distributions.conditioned import condition
 from tfp_flows.distributions.unbatched import Unbatched
 
@@ -67,17 +68,8 @@ class VampPrior(Unbatched):
     ):
         parameters = dict(locals())
         title = f"VampPrior '{name}'"
-        if not isinstance(posterior, tfd.Distribution):
-            raise TypeError(
-                f"{title}: the posterior must be a tfd.Distribution, got "
-                f"{type(posterior).__name__}. Take that of the VAE."
-            )
-        road = Road(posterior)
-        if not isinstance(road.context_shapes, tuple):
-            raise ValueError(
-                f"{title}: {title_of(posterior)} must take one context, the encoder's output. "
-                "Build it with context_size."
-            )
+        check_distribution(posterior, "the posterior", title, "Take that of the VAE.")
+        road, shape = Road(posterior), context_of(posterior, title)
         if not isinstance(pseudo_inputs, tf.Variable):
             pseudo_inputs = tf.Variable(
                 tf.cast(pseudo_inputs, road.dtype), name=f"{name}/pseudo_inputs"
@@ -93,7 +85,7 @@ class VampPrior(Unbatched):
         self._encoder = Network(
             encoder,
             input_shape=tuple(pseudo_inputs.shape[1:]),
-            output_shape=road.context_shapes,
+            output_shape=shape,
             owner=title,
             dtype=road.dtype,
         )

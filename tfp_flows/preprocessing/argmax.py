@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows.bijectors.composition import check_distribution
 from tfp_flows.bijectors.proposal import Proposal
 from tfp_flows.bijectors.stochastic import StochasticTransform
 
@@ -65,11 +66,7 @@ class Argmax(StochasticTransform):
     def __init__(self, flow, *, network=None):
         super().__init__()
         title = type(self).__name__
-        if not isinstance(flow, tfd.Distribution):
-            raise TypeError(
-                f"{title}: flow must be a tfd.Distribution, got a {type(flow).__name__}. Take a "
-                "recipe of tfp_flows.flows."
-            )
+        check_distribution(flow, "flow", title, "Take a recipe of tfp_flows.flows.")
         shape = flow.event_shape
         if not shape.is_fully_defined() or shape.rank < 2 or shape[-1] < 2:
             raise ValueError(

@@ -1,11 +1,10 @@
 """Affine preprocessing with constants."""
 
-import numbers
-
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_flows._checks import integer
 from tfp_flows.bijectors.base import FlowBijector
 
 tfb = tfp.bijectors
@@ -161,13 +160,7 @@ def center(num_levels=256, *, dtype=tf.float32, name="center"):
 
     Reference: D. P. Kingma, P. Dhariwal, Glow, 2018, arXiv:1807.03039, its code (`preprocess`).
     """
-    if not isinstance(num_levels, numbers.Integral) or isinstance(num_levels, bool):
-        raise TypeError(
-            f"center: num_levels must be an integer >= 2, got {num_levels!r} of type "
-            f"{type(num_levels).__name__}."
-        )
-    if num_levels < 2:
-        raise ValueError(f"center: num_levels must be an integer >= 2, got {num_levels}.")
+    num_levels = integer(num_levels, "num_levels", "center", least=2)
     dtype = tf.as_dtype(dtype).as_numpy_dtype
     return tfb.Chain([tfb.Scale(dtype(num_levels)), tfb.Shift(dtype(0.5))], name=name)
 

@@ -2,14 +2,12 @@
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
 
+from tfp_flows.bijectors.composition import check_distribution
 from tfp_flows.bijectors.proposal import Proposal
 from tfp_flows.bijectors.road import Road
 from tfp_flows.bijectors.stochastic import StochasticTransform
 from tfp_flows.preprocessing.dequantization import UniformDequantization
-
-tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
@@ -65,11 +63,8 @@ class VariationalDequantization(StochasticTransform):
     def __init__(self, flow, num_levels=256, *, network=None):
         super().__init__()
         title = type(self).__name__
-        if not isinstance(flow, tfd.Distribution):
-            raise TypeError(
-                f"{title}: flow must be a conditional tfd.Distribution, got a "
-                f"{type(flow).__name__}. Take a recipe of tfp_flows.flows with `context_size`."
-            )
+        remedy = "Take a recipe of tfp_flows.flows with `context_size`."
+        check_distribution(flow, "flow", title, remedy)
         if Road(flow).context_shapes is None:
             raise ValueError(
                 f"{title}: the flow must take one tensor as its context, what is made of the data, "

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 from tfp_flows import elementwise
 from tfp_flows.bijectors.modes import in_training_mode
 from tfp_flows.bijectors.network import Network
+from tfp_flows.bijectors.weights import COUNTER
 from tfp_flows.distributions.unbatched import Unbatched
 
 tfd = tfp.distributions
@@ -98,14 +99,7 @@ class TableDistribution(Unbatched):
         circular = _circular_map() if circular is None else elementwise.get(circular)
         parameters.update(numeric=numeric, circular=circular)
         if step_counter is None:
-            # Every replica counts its own steps, all alike.
-            step_counter = tf.Variable(
-                0,
-                trainable=False,
-                name=f"{name}/step_counter",
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            )
+            step_counter = tf.Variable(0, name=f"{name}/step_counter", **COUNTER)
             parameters["step_counter"] = step_counter
         self._schema = self._no_dependency(schema)
         self._columns = self._no_dependency(tuple(schema.columns.values()))
