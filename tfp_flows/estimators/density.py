@@ -33,13 +33,14 @@ class FlowDensity(DensityMixin, BaseEstimator):
         variables.
       options: dictionary, what else the recipe takes, or `None`. A grid has several:
         `{"options": [{"num_layers": 3}, {"num_layers": 6}]}`.
-      epochs: `int >= 1`, at most.
-      batch_size: `int >= 1`, rows of a step.
-      learning_rate: number `> 0`, of Adam's first step; it falls to zero as a cosine.
+      epochs: `int >= 1`, at most. Default: 100.
+      batch_size: `int >= 1`, rows of a step. Default: 100.
+      learning_rate: number `> 0`, of Adam's first step; it falls to zero as a cosine. Default:
+        0.001.
       validation_fraction: share of the rows, in (0, 1), that is held out: training ends `patience`
         epochs after the one that scored best on them, and has its weights. `None`: all rows are
-        trained on, for `epochs` epochs.
-      patience: `int >= 1`.
+        trained on, for `epochs` epochs. Default: 0.1.
+      patience: `int >= 1`. Default: 10.
       standardize: whether the columns are. If not, they should be already.
       random_state: `int`, `np.random.RandomState` or `None`, of the initial weights, the rows held
         out, and the order of training. With an `int` two fits are equal, while TensorFlow's
@@ -193,7 +194,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         """New rows.
 
         Args:
-          n_samples: `int >= 1`.
+          n_samples: `int >= 1`. Default: 1.
           random_state: `int`, `np.random.RandomState` or `None`; the same `int` gives the same
             rows.
 

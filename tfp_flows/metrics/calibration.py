@@ -135,7 +135,7 @@ def coverage(posterior_samples, truths, levels=(0.5, 0.8, 0.9, 0.95)):
       posterior_samples: array or tensor `[L, n, *event]`, as `sbc_ranks` takes them.
       truths: array or tensor `[n, *event]`.
       levels: numbers in (0, 1). A level is met to 1 / (L + 1): only so many are there between L
-        draws; 99 draws meet 0.5, 0.8 and 0.9 exactly.
+        draws; 99 draws meet 0.5, 0.8 and 0.9 exactly. Default: `(0.5, 0.8, 0.9, 0.95)`.
 
     Returns:
       A `Coverage`.

@@ -26,7 +26,7 @@ class SampleScores(keras.callbacks.Callback):
         of its samples.
       metrics: dictionary from names to functions `f(samples, held_out)` that return a number, an
         `Estimate`, or a dataclass of numbers. Default: `mmd` and `sliced_wasserstein`.
-      every: `int >= 1`: the first epoch is scored, and every so many from there.
+      every: `int >= 1`: the first epoch is scored, and every so many from there. Default: 1.
       num_samples: `int`, how many samples are drawn. Default: as many as held-out rows.
       context: `[num_samples, context_size]` for a conditional flow, such as that of the held-out
         rows: (sample, context) is then not compared with (row, context) but sample with row.

@@ -26,7 +26,7 @@ def c2st(x, y, *, classifier="mlp", num_folds=5, seed=1):
       classifier: `"mlp"`, the protocol's; `"gradient_boosting"`, scikit-learn's
         `HistGradientBoostingClassifier`: faster with many rows, and better at axis-aligned
         differences (grids, categories); or any scikit-learn classifier.
-      num_folds: `int >= 2`.
+      num_folds: `int >= 2`. Default: 5.
       seed: `int >= 0`, of the folds and of the classifier. 1 is the protocol's.
 
     Returns:

@@ -47,8 +47,8 @@ def precision_recall(samples, data, *, num_neighbors=5):
     Args:
       samples: array or tensor `[n, *event]`, events flattened.
       data: array or tensor `[m, *event]`.
-      num_neighbors: `int >= 1`, the k; both need more rows than it. The papers have 3 for
-        precision and recall, 5 for density and coverage.
+      num_neighbors: `int >= 1`, the k; both need more rows than it. The papers have 3 for precision
+        and recall, 5 for density and coverage. Default: 5.
 
     Returns:
       A `PrecisionRecall`.

@@ -33,7 +33,8 @@ def mmd(
     Args:
       x, y: arrays or tensors `[n, *event]` and `[m, *event]`, events flattened; at least 3 rows
         each, 4 for `"linear"`. Computed in float64.
-      scales: positive numbers s: the kernel's widths as multiples of the bandwidth.
+      scales: positive numbers s: the kernel's widths as multiples of the bandwidth. Default: `(0.5,
+        1.0, 2.0)`.
       bandwidth: positive number h. Default: the median distance between different rows of both
         samples together (the median heuristic; of 1,000 rows, drawn by `seed`, if there are more).
       estimator: `"unbiased"`, the U-statistic, which may be negative; `"biased"`, the
@@ -43,6 +44,7 @@ def mmd(
       num_permutations: how many times the rows are dealt anew for the p-value; 0: no p-value. The
         smallest that can come out is `1 / (num_permutations + 1)`. Each costs 2 (n + m)^2
         multiplications. `"linear"` has its p-value from the normal law of its mean instead.
+        Default: 0.
       seed: `int >= 0`, of the permutations and of the rows for the median.
 
     Returns:

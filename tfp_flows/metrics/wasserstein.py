@@ -27,7 +27,7 @@ def wasserstein(x, y, *, p=1):
       x, y: arrays or tensors `[n, *event]` and `[m, *event]`, events flattened; at least 2 rows
         each. For events of more than one entry the least common multiple of n and m must be at
         most 4,000: each row is then carried in equal parts.
-      p: number >= 1, the power.
+      p: number >= 1, the power. Default: 1.
 
     Returns:
       `float`, in the samples' units.
@@ -76,8 +76,8 @@ def sliced_wasserstein(x, y, *, num_projections=500, p=2, seed=0):
     Args:
       x, y: arrays or tensors `[n, *event]` and `[m, *event]`, events flattened; at least 2 rows
         each, n and m as they are.
-      num_projections: `int >= 2`, how many directions.
-      p: number >= 1, the power.
+      num_projections: `int >= 2`, how many directions. Default: 500.
+      p: number >= 1, the power. Default: 2.
       seed: `int >= 0`, of the directions.
 
     Returns:

@@ -20,8 +20,8 @@ def density_2d(
       low, high: two numbers each, the corners of the grid.
       points: array `[n, 2]` to draw on top, data or samples; the first 2,000 are.
       mass: shares of the density's mass on the grid, in (0, 1); each contour surrounds where the
-        density is highest.
-      num: `int >= 2`, points of the grid along either axis.
+        density is highest. Default: `(0.5, 0.9)`.
+      num: `int >= 2`, points of the grid along either axis. Default: 150.
       labels, units: of the two axes.
 
     Returns:

@@ -12,7 +12,7 @@ def images(x, *, columns=8, low=None, high=None):
     Args:
       x: array or tensor `[n, H, W]`, `[n, H, W, 1]` or `[n, H, W, 3]`, of images or of samples; or
         a dictionary, title -> such an array, for grids side by side.
-      columns: `int >= 1`, images in a row of a grid.
+      columns: `int >= 1`, images in a row of a grid. Default: 8.
       low, high: numbers that are drawn black and white (in colours: dark and bright). Default: the
         least and the largest value there is, in all of the grids; of bytes 0 and 255.
 

@@ -34,7 +34,7 @@ def pairs(
         `[n]`. Columns of strings or Booleans are levels, numbered and spread out a little. NaN (of
         levels `None`) is a missing entry, and left out where it is needed.
       y: as x, with the same columns, or `None` to draw x alone.
-      names: what x and y are, for the legend.
+      names: what x and y are, for the legend. Default: `('data', 'samples')`.
       columns: which to draw, names of a frame's or numbers, in this order. Default: all.
       labels: names of the drawn columns. Default: a frame's, or `x1`, `x2`, ...
       units: of the drawn columns, `None` or empty for those without.
@@ -45,8 +45,8 @@ def pairs(
         y on either side.
       truth: `d` numbers, marked in every panel: the parameters that data were simulated with, an
         observation.
-      max_points: `int >= 1`, rows that panels off the diagonal show, the first ones; the
-        histograms count all.
+      max_points: `int >= 1`, rows that panels off the diagonal show, the first ones; the histograms
+        count all. Default: 1500.
       title: of the figure.
 
     Returns:

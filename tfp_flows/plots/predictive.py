@@ -19,7 +19,7 @@ def predictive(simulated, observed, *, at=None, shares=(0.5, 0.9), titles=None, 
       simulated: array or tensor `[L, T]`, or `[L, k, T]` for k panels: L simulations of T values.
       observed: array or tensor `[T]` or `[k, T]`.
       at: `T` numbers, the places of the values: times, say. Default: 1, 2, ...
-      shares: numbers in (0, 1), of the bands.
+      shares: numbers in (0, 1), of the bands. Default: `(0.5, 0.9)`.
       titles: of the panels.
       label: text below the axis of the places.
       unit: text beside the axis of the values.

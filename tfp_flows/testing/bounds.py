@@ -22,8 +22,8 @@ def assert_bound(distribution, x, *, exact=None, num_draws=2000, tolerance=5.0, 
         `tfp_flows.condition` of it.
       x: data `[n, *event_shape]` of its dtype, at least two rows that differ.
       exact: array `[n]` of their log-probabilities in nats, or `None` (default) if not known.
-      num_draws: `int >= 2`, draws for the means.
-      tolerance: `float > 0`, how many standard errors off a mean may be.
+      num_draws: `int >= 2`, draws for the means. Default: 2000.
+      tolerance: `float > 0`, how many standard errors off a mean may be. Default: 5.
       seed: `int`, of the noise.
 
     Raises:

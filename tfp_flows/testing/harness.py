@@ -89,9 +89,9 @@ def assert_bijector(
         `context_size` is.
       zero_pattern: boolean matrix `[event size of y, event size of x]`, `True` where
         `dy_i/dx_j` must be exactly zero.
-      conditioner_calls: how often each conditioner may be called by the forward and by the
-        inverse direction, `None` for not checked.
-      perturbation: standard deviation of the noise added to every weight.
+      conditioner_calls: how often each conditioner may be called by the forward and by the inverse
+        direction, `None` for not checked. Default: `(1, 1)`.
+      perturbation: standard deviation of the noise added to every weight. Default: 0.1.
       round_trip_tolerance: relative to `1 + |value|`. Default: 1e-10 in float64, 1e-4 in
         float32.
       log_det_tolerance: relative to `1 + |log-det|`. Default: 1e-8 in float64, 1e-4 in float32.
