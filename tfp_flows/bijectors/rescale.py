@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tfp_flows._checks import fraction, known_shape
 from tfp_flows.bijectors.base import FlowBijector, Weight
-from tfp_flows.elementwise._scales import floored
+from tfp_flows.elementwise.scales import floored
 
 
 class Rescale(FlowBijector):

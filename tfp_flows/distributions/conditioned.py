@@ -8,7 +8,7 @@ from tfp_flows.bijectors.composition import check_distribution, title_of
 from tfp_flows.bijectors.road import Road
 from tfp_flows.distributions.unbatched import known_sizes
 
-tfb = tfp.bijectors
+tfb, tfd = tfp.bijectors, tfp.distributions
 
 
 class Conditioned(tfp.distributions.Distribution):

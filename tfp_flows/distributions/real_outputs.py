@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfp_flows import elementwise
 from tfp_flows._checks import positive_number
 from tfp_flows.distributions.output import MixtureOutput, Output, halves
-from tfp_flows.elementwise._scales import capped
+from tfp_flows.elementwise.scales import capped
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")

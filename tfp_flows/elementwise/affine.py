@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 
 from tfp_flows._checks import fraction, one_of, positive_number
-from tfp_flows.elementwise._scales import capped, floored
 from tfp_flows.elementwise.base import ElementwiseMap
+from tfp_flows.elementwise.scales import capped, floored
 
 _LOG_SCALES = ("tanh", "exp", "sigmoid", "double_sigmoid")
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from tfp_flows._checks import positive_integer, positive_number
 from tfp_flows.elementwise._box import sums_of
-from tfp_flows.elementwise._scales import capped
 from tfp_flows.elementwise.one_way import OneWayMap
+from tfp_flows.elementwise.scales import capped
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")

@@ -5,8 +5,8 @@ import tensorflow as tf
 
 from tfp_flows._checks import fraction, integer, positive_number
 from tfp_flows.elementwise._log_odds import mixture_log_odds, parting_factors, with_identity
-from tfp_flows.elementwise._scales import capped
 from tfp_flows.elementwise.one_way import OneWayMap
+from tfp_flows.elementwise.scales import capped
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
