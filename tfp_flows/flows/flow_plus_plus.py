@@ -101,22 +101,9 @@ def flow_plus_plus(
     }
     for argument, value in counts.items():
         integer(value, argument, "flows.flow_plus_plus", least=0)
-    height, width, channels = shape
-    squeezed = (height // 2, width // 2, 4 * channels)
-    squeezes, total = num_channel + num_last > 0, sum(counts.values())
-    if not total or height * width < 2:
-        raise ValueError(
-            f"flows.flow_plus_plus: {total} couplings of {height} x {width} pixels: it needs one, "
-            "and two pixels. Use flows.real_nvp for vectors."
-        )
-    if squeezes and (height % 2 or width % 2 or (num_last and height * width == 4)):
-        raise ValueError(
-            f"flows.flow_plus_plus: couplings of the squeezed image need an even height and width, "
-            f"and checkerboards two pixels of it, got {height} x {width}. Pad the images, or use "
-            "num_channel=0 and num_last=0."
-        )
-    by_pixel = context_size is not None and not isinstance(context_size, int)
-    if by_pixel and squeezes:
+    total, squeezes = sum(counts.values()), num_channel + num_last > 0
+    _check_image(shape, total, num_channel, num_last)
+    if squeezes and context_size is not None and not isinstance(context_size, int):
         raise ValueError(
             f"flows.flow_plus_plus: a context a pixel, got context_size={context_size!r}, has no "
             "place in couplings of the squeezed image. Use num_channel=0 and num_last=0, or a "
@@ -166,6 +153,7 @@ def flow_plus_plus(
     for n in range(num_checkerboard):
         step(masks.checkerboard(shape, flip=bool(n % 2)), f"1_{n}")
     if squeezes:
+        squeezed = (shape[0] // 2, shape[1] // 2, 4 * shape[2])
         parts.append(tfb.Invert(bijectors.Squeeze(dtype=dtype)))
         for n in range(num_channel):
             step(masks.channel(squeezed, flip=bool(n % 2)), f"2_{n}")
@@ -177,3 +165,20 @@ def flow_plus_plus(
         bijectors.Chain(parts),
         name=name,
     )
+
+
+def _check_image(shape, total, num_channel, num_last):
+    """Raises a `ValueError` unless images have the pixels that couplings need."""
+    height, width, _ = shape
+    if not total or height * width < 2:
+        raise ValueError(
+            f"flows.flow_plus_plus: {total} couplings of {height} x {width} pixels: it needs one, "
+            "and two pixels. Use flows.real_nvp for vectors."
+        )
+    odd = height % 2 or width % 2
+    if num_channel + num_last and (odd or (num_last and height * width == 4)):
+        raise ValueError(
+            f"flows.flow_plus_plus: couplings of the squeezed image need an even height and width, "
+            f"and checkerboards two pixels of it, got {height} x {width}. Pad the images, or use "
+            "num_channel=0 and num_last=0."
+        )

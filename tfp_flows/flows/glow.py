@@ -29,7 +29,7 @@ tfb = tfp.bijectors
 _STACKED_FROM = 8
 # The paper's: of networks that are not known, what is safe for wide ones.
 _WIDTH = 512
-_COUPLINGS = {"affine": "affine", "additive": "shift"}
+_COUPLINGS = ("additive", "affine")
 _PERMUTATIONS = ("invertible", "reverse", "shuffle")
 
 
@@ -124,23 +124,7 @@ def glow(
         2**num_levels, shape, "glow", whose=f"{num_levels} levels", remedy="Use fewer levels"
     )
     permutation = one_of(permutation, _PERMUTATIONS, "permutation", "flows.glow")
-    if log_scale is not None and coupling != "affine":
-        raise ValueError(
-            f"flows.glow: log_scale is for coupling='affine', got coupling={coupling!r} and "
-            f"log_scale={log_scale!r}. Leave it out, or set it in the map itself."
-        )
-    if isinstance(coupling, str):
-        if coupling not in _COUPLINGS:
-            raise ValueError(
-                f"flows.glow: coupling must be one of {sorted(_COUPLINGS)} or an "
-                f"ElementwiseMap, got {coupling!r}."
-            )
-        kwargs = {}
-        if coupling == "affine":
-            kwargs["log_scale"] = "tanh" if log_scale is None else log_scale
-            # The last kernels are 3x3.
-            kwargs |= bounded_by_depth(num_levels * num_steps, 9 * hidden_filters)
-        coupling = elementwise_maps.get(_COUPLINGS[coupling], **kwargs)
+    coupling = _coupling_of(coupling, log_scale, num_levels * num_steps, hidden_filters)
     policy = layer_policy(dtype)
     next_seed = SeedStream(seed, "glow")
 
@@ -215,3 +199,24 @@ def glow(
         support=support,
         name=name,
     )
+
+
+def _coupling_of(coupling, log_scale, layers, filters):
+    """The elementwise map of the couplings."""
+    if log_scale is not None and coupling != "affine":
+        raise ValueError(
+            f"flows.glow: log_scale is for coupling='affine', got coupling={coupling!r} and "
+            f"log_scale={log_scale!r}. Leave it out, or set it in the map itself."
+        )
+    if not isinstance(coupling, str):
+        return coupling
+    if coupling not in _COUPLINGS:
+        raise ValueError(
+            f"flows.glow: coupling must be one of {list(_COUPLINGS)} or an ElementwiseMap, got "
+            f"{coupling!r}."
+        )
+    if coupling == "additive":
+        return elementwise_maps.Shift()
+    # The last kernels are 3x3.
+    bounds = bounded_by_depth(layers, 9 * filters)
+    return elementwise_maps.Affine("tanh" if log_scale is None else log_scale, **bounds)

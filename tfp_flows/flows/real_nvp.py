@@ -151,18 +151,9 @@ def real_nvp(
         )
     elementwise = that_can_move(elementwise)
     if elementwise in WITH_RATE:
-        if len(shape) == 1:
-            inputs = last_width(shape[0], sizes["hidden_units"])
-            bounds = bounded_by_depth(sizes["num_couplings"], inputs)
-        else:  # 6 couplings a scale and 4 at the last one, whose networks are the widest
-            scales = sizes["num_scales"]
-            # Each residual block adds a step to what all later ones and the last layer are given.
-            blocks = sizes["num_blocks"] * (sizes["num_blocks"] + 1) // 2
-            width = _FAN_IN_OF_RESIDUALS * sizes["filters"] * 2 ** (scales - 1)
-            bounds = bounded_by_depth(6 * scales - 2, width, blocks)
-            bounds["cap"] *= _CAP_OF_IMAGES
+        bounds = _bounds_of_vectors if len(shape) == 1 else _bounds_of_images
         # As the paper has it: from data to latent it scales, then shifts.
-        elementwise_kwargs = {"shift_first": True, **bounds, **elementwise_kwargs}
+        elementwise_kwargs = {"shift_first": True, **bounds(shape, **sizes), **elementwise_kwargs}
     elementwise = elementwise_of(real_nvp, elementwise, elementwise_kwargs)
     if actnorm and batch_normalization:
         raise ValueError(
@@ -184,54 +175,9 @@ def real_nvp(
         dtype=dtype,
     )
     if len(shape) == 1:
-        if shape[0] < 2:
-            raise ValueError(
-                "flows.real_nvp: event_shape [1] has nothing to split in two halves, whose one "
-                "transforms the other. Use flows.maf, which takes events of one entry."
-            )
-        if mask not in ("alternating", "halves"):
-            raise ValueError(
-                f"flows.real_nvp: mask must be 'alternating' or 'halves', got {mask!r}."
-            )
-        make_mask = getattr(masks, mask)
-
-        def coupling(n, seeds):
-            half = make_mask(shape[0], flip=bool(n % 2))
-            return couplings.vector(half, sizes["hidden_units"], n, *seeds)
-
-        seeds = [(couplings.next_seed(),) for _ in range(sizes["num_couplings"])]
-        parts = in_sequence(
-            coupling,
-            seeds,
-            2,
-            stacked,
-            "flows.real_nvp",
-            dtype,
-            unequal=[
-                *by_own_networks(conditioner),
-                *(["batch_normalization=True"] if batch_normalization else []),
-            ],
-        )
+        parts = couplings.vectors(shape[0], mask=mask, stacked=stacked, **sizes)
     else:
-        num_scales = sizes["num_scales"]
-        divisor = 2 ** (num_scales - 1)
-        multiples_of(
-            divisor, shape, "real_nvp", whose=f"{num_scales} scales", remedy="Use fewer scales"
-        )
-        pixels = shape[0] * shape[1] // divisor**2
-        if pixels < 2:
-            remedy = f"Use num_scales={num_scales - 1}, or pad the images."
-            if num_scales == 1:
-                remedy = f"Make vectors of them, event_shape [{shape[2]}], or pad the images."
-            raise ValueError(
-                f"flows.real_nvp: num_scales={num_scales} leaves one pixel of {shape[0]} x "
-                f"{shape[1]} at the last scale, whose checkerboard needs two. {remedy}"
-            )
-        if stacked:
-            raise ValueError(
-                "flows.real_nvp: stacked=True is for vectors: of an image's couplings no more than "
-                "two pairs of a scale are equal. Leave it out."
-            )
+        _check_scales(shape, sizes["num_scales"], stacked)
         parts = couplings.scale(shape, **sizes)
     return flow_of(
         make_base(base, shape, trainable=trainable_base, dtype=dtype),
@@ -239,6 +185,40 @@ def real_nvp(
         support=support,
         name=name,
     )
+
+
+def _bounds_of_vectors(shape, num_couplings, hidden_units):
+    return bounded_by_depth(num_couplings, last_width(shape[0], hidden_units))
+
+
+def _bounds_of_images(shape, num_scales, num_blocks, filters):
+    # Each residual block adds a step to what all later ones and the last layer are given.
+    blocks = num_blocks * (num_blocks + 1) // 2
+    # 6 couplings a scale and 4 at the last one, whose networks are the widest.
+    width = _FAN_IN_OF_RESIDUALS * filters * 2 ** (num_scales - 1)
+    bounds = bounded_by_depth(6 * num_scales - 2, width, blocks)
+    return {**bounds, "cap": bounds["cap"] * _CAP_OF_IMAGES}
+
+
+def _check_scales(shape, num_scales, stacked):
+    """Raises a `ValueError` unless images can be halved so often, their couplings one by one."""
+    divisor = 2 ** (num_scales - 1)
+    multiples_of(
+        divisor, shape, "real_nvp", whose=f"{num_scales} scales", remedy="Use fewer scales"
+    )
+    if shape[0] * shape[1] // divisor**2 < 2:
+        remedy = f"Use num_scales={num_scales - 1}, or pad the images."
+        if num_scales == 1:
+            remedy = f"Make vectors of them, event_shape [{shape[2]}], or pad the images."
+        raise ValueError(
+            f"flows.real_nvp: num_scales={num_scales} leaves one pixel of {shape[0]} x {shape[1]} "
+            f"at the last scale, whose checkerboard needs two. {remedy}"
+        )
+    if stacked:
+        raise ValueError(
+            "flows.real_nvp: stacked=True is for vectors: of an image's couplings no more than two "
+            "pairs of a scale are equal. Leave it out."
+        )
 
 
 class _Couplings:
@@ -258,6 +238,33 @@ class _Couplings:
             "dtype": layer_policy(dtype),
         }
         self._count = 0
+
+    def vectors(self, size, num_couplings, hidden_units, *, mask, stacked):
+        """All couplings of vectors."""
+        if size < 2:
+            raise ValueError(
+                "flows.real_nvp: event_shape [1] has nothing to split in two halves, whose one "
+                "transforms the other. Use flows.maf, which takes events of one entry."
+            )
+        if mask not in ("alternating", "halves"):
+            raise ValueError(
+                f"flows.real_nvp: mask must be 'alternating' or 'halves', got {mask!r}."
+            )
+        make_mask = getattr(masks, mask)
+        unequal = by_own_networks(self._conditioner)
+        if self._normalization is bijectors.BatchNorm:
+            unequal.append("batch_normalization=True")
+        return in_sequence(
+            lambda n, seeds: self.vector(
+                make_mask(size, flip=bool(n % 2)), hidden_units, n, *seeds
+            ),
+            [(self.next_seed(),) for _ in range(num_couplings)],
+            2,
+            stacked,
+            "flows.real_nvp",
+            self._dtype,
+            unequal=unequal,
+        )
 
     def vector(self, mask, hidden_units, n, seed):
         changed = int((~mask).sum())

@@ -114,12 +114,7 @@ def assert_bijector(
     unknown = sorted(set(skip) - set(CHECKS))
     if unknown:
         raise ValueError(f"assert_bijector: no such checks: {unknown}. There are {list(CHECKS)}.")
-    given = [directions] if isinstance(directions, str) else list(directions)
-    directions = tuple(d for d in DIRECTIONS if d in given)
-    if not directions or set(given) - set(DIRECTIONS):
-        raise ValueError(
-            f"assert_bijector: directions must be among {list(DIRECTIONS)}, got {list(given)}."
-        )
+    directions = _directions_of(directions)
     if zero_pattern is not None and "forward" not in directions:
         raise ValueError(
             "assert_bijector: zero_pattern is of dy/dx, but the bijector has no forward direction. "
@@ -131,13 +126,7 @@ def assert_bijector(
             f"assert_bijector: x must hold at least 3 events of rank {event_ndims}, "
             f"[n, *event], got shape {list(x.shape)}."
         )
-    # A class whose arguments all have defaults is a `make` too.
-    parameters = inspect.signature(make).parameters
-    takes_dtype = "dtype" in parameters or any(
-        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        for p in parameters.values()
-    )
-    reference = None
+    takes_dtype, reference = _takes_dtype(make), None
     for dtype in ("float64", "float32") if takes_dtype else (x.dtype.name,):
         subject = Subject(
             (lambda dtype=dtype: make(dtype)) if takes_dtype else make,
@@ -169,3 +158,23 @@ def assert_bijector(
                     f"{name} ({dtype}): {type(error).__name__}: {error}"
                 ) from error
         reference = subject
+
+
+def _directions_of(given):
+    """The directions that are given, one or several, in their order."""
+    given = [given] if isinstance(given, str) else list(given)
+    directions = tuple(d for d in DIRECTIONS if d in given)
+    if not directions or set(given) - set(DIRECTIONS):
+        raise ValueError(
+            f"assert_bijector: directions must be among {list(DIRECTIONS)}, got {given}."
+        )
+    return directions
+
+
+def _takes_dtype(make):
+    """Whether a function makes a bijector of a dtype, or a class, whose arguments have defaults."""
+    parameters = inspect.signature(make).parameters
+    return "dtype" in parameters or any(
+        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        for p in parameters.values()
+    )
