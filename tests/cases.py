@@ -3,17 +3,11 @@
 import keras
 import numpy as np
 import tensorflow_probability as tfp
+from drawn import points
 
 from tfp_flows import bijectors, conditioners, elementwise, flows, masks
 
 tfb = tfp.bijectors
-
-
-def points(*shape, seed=0):
-    """Normal points, every second one in the tails."""
-    x = np.random.default_rng(seed).normal(size=(4, *shape))
-    x[1::2] *= 3.0
-    return x
 
 
 def context(size=2):

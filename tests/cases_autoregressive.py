@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from drawn import points
 
 from tfp_flows import bijectors, conditioners, elementwise, flows
 
@@ -16,13 +17,6 @@ MIXTURE = elementwise.LogisticMixtureCDF(num_components=2, closed="forward")
 ANGLES = elementwise.CircularRationalQuadraticSpline(num_bins=2)
 SLOW = (SPLINE, NETWORK, MIXTURE, ANGLES)
 MAF, IAF = bijectors.MaskedAutoregressive, bijectors.InverseAutoregressive
-
-
-def points(*shape, seed=0):
-    """Normal points, every second one in the tails."""
-    x = np.random.default_rng(seed).normal(size=(4, *shape))
-    x[1::2] *= 3.0
-    return x
 
 
 def zeros_above(places):
@@ -89,7 +83,7 @@ class OwnAutoregressive(keras.layers.Layer):
         return tf.tanh(h)
 
 
-def _recipe(recipe, shape, **kwargs):
+def recipe_of(recipe, shape, **kwargs):
     return lambda dtype: recipe(shape, seed=0, dtype=dtype, activation="tanh", **kwargs).bijector
 
 
@@ -148,13 +142,13 @@ CASES = {
     ),
     # Recipes.
     "maf": dict(
-        make=_recipe(flows.maf, [4], num_layers=3, hidden_units=(8,), normalization="batch_norm"),
+        make=recipe_of(flows.maf, [4], num_layers=3, hidden_units=(8,), normalization="batch_norm"),
         x=points(4),
         event_ndims=1,
         conditioner_calls=(0, 1),
     ),
     "maf_image_context": dict(
-        make=_recipe(
+        make=recipe_of(
             flows.maf,
             (2, 2, 1),
             num_layers=2,
@@ -169,7 +163,7 @@ CASES = {
         conditioner_calls=(0, 1),
     ),
     "iaf": dict(
-        make=_recipe(
+        make=recipe_of(
             flows.iaf,
             [4],
             num_layers=2,

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import tensorflow_probability as tfp
+from drawn import points
 
 from tfp_flows import bijectors, conditioners, flows
 
@@ -12,13 +13,6 @@ tfb = tfp.bijectors
 FILES = ("weights_round_trip", "keras_file_round_trip", "saved_model_round_trip")
 SIZE = 3
 CONTEXT = np.random.default_rng(9).normal(size=(4, 2))
-
-
-def points(*shape, seed=0):
-    """Normal points, every second one in the tails."""
-    x = np.random.default_rng(seed).normal(size=(4, *shape))
-    x[1::2] *= 3.0
-    return x
 
 
 def amortised(cls, dtype, **kwargs):

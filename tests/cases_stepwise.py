@@ -1,7 +1,8 @@
 """Cases of networks that run step by step: name -> arguments of `assert_bijector`."""
 
 import numpy as np
-from cases_autoregressive import AFFINE, IAF, MAF, points, zeros_above
+from cases_autoregressive import AFFINE, IAF, MAF, recipe_of, zeros_above
+from drawn import points
 
 from tfp_flows import conditioners, flows
 
@@ -72,10 +73,6 @@ def pixel_rnn(kind, elementwise_map, **kwargs):
     return case(kind, elementwise_map, conditioners.DiagonalBiLSTM, **kwargs)
 
 
-def _recipe(recipe, shape, **kwargs):
-    return lambda dtype: recipe(shape, seed=0, dtype=dtype, activation="tanh", **kwargs).bijector
-
-
 CASES = {
     "pixel_cnn_channels_context": pixel_cnn(
         MAF, AFFINE, shape=[2, 2, 2], places=range(8), context_size=2, num_layers=1
@@ -113,7 +110,7 @@ CASES = {
     ),
     "wavenet_recipe_context_a_step": dict(
         make=in_double(
-            _recipe(flows.wavenet, [2, 2], num_blocks=2, filters=3, context_size=[2, 3])
+            recipe_of(flows.wavenet, [2, 2], num_blocks=2, filters=3, context_size=[2, 3])
         ),
         x=points(2, 2),
         event_ndims=2,

@@ -1,8 +1,10 @@
 """The road from the data to the base, and what reads it."""
 
+import functools
 import pathlib
 import re
 
+import drawn
 import keras
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from tfp_flows import FlowModel, bijectors, conditioners, flows, masks
 from tfp_flows.bijectors.composition import title_of
 from tfp_flows.bijectors.modes import reading
 from tfp_flows.bijectors.road import Road
+
+perturbed = functools.partial(drawn.perturbed, scale=0.1, seed=1)
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -30,13 +34,6 @@ def coupling(size=4, **kwargs):
         2 * (size // 2), hidden_units=(5,), zero_output=False, seed=0, **kwargs
     )
     return bijectors.AffineCoupling(conditioner, masks.halves(size))
-
-
-def perturbed(distribution):
-    rng = np.random.default_rng(1)
-    for v in distribution.trainable_variables:
-        v.assign_add(rng.normal(size=v.shape, scale=0.1))
-    return distribution
 
 
 def test_two_files_unwrap_compositions():

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from drawn import perturbed
 
 from tfp_flows import FlowModel, bijectors, conditioners, elementwise, flows, testing
 from tfp_flows.bijectors.modes import reading
@@ -48,14 +49,6 @@ def wavenet(
         shape, elementwise_map.num_parameters, seed=0, dtype=dtype, **kwargs
     )
     return perturbed(kind(layer, elementwise_map, dtype=bijector_dtype or dtype))
-
-
-def perturbed(bijector, scale=0.3):
-    rng = np.random.default_rng(0)
-    for variable in bijector.trainable_variables:
-        noise = rng.normal(size=variable.shape, scale=scale)
-        variable.assign_add(tf.cast(noise, variable.dtype))
-    return bijector
 
 
 def by_passes(bijector, u, context=None):

@@ -7,6 +7,7 @@ import pytest
 import scipy.interpolate
 import tensorflow as tf
 import tensorflow_probability as tfp
+from drawn import parameters_of
 
 from tfp_flows._solve import increasing_root
 from tfp_flows.elementwise import Bernstein, LogisticMixtureCDF, MonotoneNetwork, OneWayMap
@@ -17,12 +18,6 @@ MAPS = {
     "monotone_network": MonotoneNetwork(num_units=3, closed="forward"),
 }
 every_map = pytest.mark.parametrize("name", MAPS)
-
-
-def draw_parameters(m, shape, dtype=np.float64, seed=0, scale=1.0):
-    rng = np.random.default_rng(seed)
-    size = m.num_parameters * shape[-1]
-    return rng.normal(size=(*shape[:-1], size), scale=scale).astype(dtype)
 
 
 # --- The solver. ---
@@ -109,7 +104,7 @@ def test_meets_its_tolerance_far_out(name, dtype, scale):
     m, eps = MAPS[name], np.finfo(dtype).eps
     y = np.concatenate([np.linspace(-1e3, 1e3, 41), np.linspace(-8, 8, 40)]).astype(dtype)
     y = y[:, np.newaxis]
-    parameters = draw_parameters(m, y.shape, dtype, seed=1, scale=scale)
+    parameters = parameters_of(m, y.shape, dtype, seed=1, scale=scale)
     x, log_det = m.inverse(y, parameters)
     assert np.isfinite(x).all() and np.isfinite(log_det).all()
     again, log_slope = m.forward(x, parameters)
@@ -126,7 +121,7 @@ def test_gradients_are_those_of_the_solution(name):
     # dx/dy = 1 / f', dx/dp = -(df/dp) / f', by autodiff of the formula at the solution.
     m = MAPS[name]
     y = tf.constant(np.random.default_rng(2).normal(size=(60, 1), scale=5.0))
-    parameters = tf.constant(draw_parameters(m, y.shape, seed=3, scale=2.0))
+    parameters = tf.constant(parameters_of(m, y.shape, seed=3, scale=2.0))
     with tf.GradientTape() as tape:
         tape.watch([y, parameters])
         x, _ = m.inverse(y, parameters)
@@ -146,7 +141,7 @@ def test_slopes_are_bounded(name):
     # What the docstrings promise, from raw parameters of 50.
     m = MAPS[name]
     x = np.random.default_rng(4).normal(size=(400, 1), scale=20.0)
-    parameters = draw_parameters(m, x.shape, seed=5, scale=50.0)
+    parameters = parameters_of(m, x.shape, seed=5, scale=50.0)
     _, log_det = m.forward(x, parameters)
     least, most = {
         "bernstein": (-3.0, 3.0),
@@ -181,7 +176,7 @@ def test_equal_units_part(name):
 
 def test_bernstein_is_that_of_scipy():
     m = MAPS["bernstein"]
-    parameters = draw_parameters(m, (1,), seed=7)
+    parameters = parameters_of(m, (1,), seed=7)
     slopes = np.exp(3 * np.tanh(parameters[1:] / 3))
     c = np.concatenate([[0], np.cumsum(slopes)]) * 8 / 6
     c += parameters[0] - c[-1] / 2
@@ -199,7 +194,7 @@ def test_bernstein_is_that_of_scipy():
 
 def test_logistic_mixture_is_that_of_tfp():
     m = LogisticMixtureCDF(num_components=4, min_slope=1e-9, closed="forward")
-    p = draw_parameters(m, (1,), seed=8)
+    p = parameters_of(m, (1,), seed=8)
     weights, means, rates = p[2:].reshape(3, 4)
     mixture = tfp.distributions.MixtureSameFamily(
         tfp.distributions.Categorical(logits=weights),
@@ -236,7 +231,7 @@ def test_logistic_mixture_is_linear_in_its_tails(dtype, tolerance):
 
 def test_monotone_network_is_its_formula():
     m = MAPS["monotone_network"]
-    p = draw_parameters(m, (1,), seed=9)
+    p = parameters_of(m, (1,), seed=9)
     x = np.linspace(-4, 4, 30)
     softmax = lambda v: np.exp(v) / np.exp(v).sum(-1, keepdims=True)  # noqa: E731
     factors = np.array([0.5, 1.0, 1.5])
@@ -249,7 +244,7 @@ def test_monotone_network_is_its_formula():
     a = np.exp(3 * np.tanh(r2 / 3)) * (h @ softmax(u2).T) + b2 * factors
     f = (1 / (1 + np.exp(-a))) @ softmax(w2)
     wanted = 0.999 * np.log(f / (1 - f)) + 0.001 * x
-    y, _ = m.forward(x[:, np.newaxis], draw_parameters(m, (1,), seed=9))
+    y, _ = m.forward(x[:, np.newaxis], parameters_of(m, (1,), seed=9))
     np.testing.assert_allclose(y[:, 0], wanted, rtol=1e-9, atol=1e-9)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.interpolate
 import tensorflow as tf
+from drawn import parameters_of
 
 from tfp_flows import elementwise
 from tfp_flows.elementwise import (
@@ -19,12 +20,6 @@ from tfp_flows.elementwise import (
 )
 
 
-def draw_parameters(m, shape, dtype=np.float64, seed=0, scale=1.0):
-    rng = np.random.default_rng(seed)
-    size = m.num_parameters * shape[-1]
-    return rng.normal(size=(*shape[:-1], size), scale=scale).astype(dtype)
-
-
 def softmax(raw):
     e = np.exp(raw - raw.max())
     return e / e.sum()
@@ -32,7 +27,7 @@ def softmax(raw):
 
 def test_linear_spline_interpolates_its_knots():
     m = LinearSpline(num_bins=5, bound=2.0, min_bin_height=1e-2)
-    raw = draw_parameters(m, (1,), seed=1)
+    raw = parameters_of(m, (1,), seed=1)
     xs = np.linspace(-2, 2, 6)
     ys = np.concatenate([[-2], -2 + np.cumsum(4 * (1e-2 + (1 - 5e-2) * softmax(raw)))])
     x = np.linspace(-1.99, 1.99, 77)[:, np.newaxis]
@@ -46,7 +41,7 @@ def test_linear_spline_interpolates_its_knots():
 
 def test_quadratic_spline_is_the_integral_of_its_slopes():
     m = QuadraticSpline(num_bins=5, bound=2.0, min_bin_width=1e-2, min_slope=0.1)
-    raw = draw_parameters(m, (1,), seed=2)
+    raw = parameters_of(m, (1,), seed=2)
     widths = 1e-2 + (1 - 5e-2) * softmax(raw[:5])
     h = 0.1 / 4 + 0.9 * softmax(raw[5:])
     ends = (widths[0] + widths[-1]) / 2
@@ -81,7 +76,7 @@ def test_finite_everywhere(m, dtype, scale):
     ]
     v = np.concatenate([special, np.random.default_rng(3).uniform(-3, 3, 200)]).astype(dtype)
     v = v[:, np.newaxis]
-    parameters = draw_parameters(m, v.shape, dtype, seed=4, scale=scale)
+    parameters = parameters_of(m, v.shape, dtype, seed=4, scale=scale)
     v, parameters = tf.constant(v), tf.constant(parameters)
     for direction in (m.forward, m.inverse):
         with tf.GradientTape() as tape:
@@ -104,7 +99,7 @@ def on_circle(angle):
 
 def test_circular_spline_closes_up():
     m = CircularRationalQuadraticSpline(num_bins=4)
-    parameters = draw_parameters(m, (60, 1), seed=5)
+    parameters = parameters_of(m, (60, 1), seed=5)
     ends = []
     for angle in (-np.pi, np.nextafter(np.pi, 0)):
         v = np.full((60, 1), angle)
@@ -118,7 +113,7 @@ def test_circular_spline_closes_up():
 def test_circular_spline_is_the_spline_turned():
     m = CircularRationalQuadraticSpline(num_bins=4)
     spline = RationalQuadraticSpline(num_bins=4, bound=np.pi)
-    parameters = draw_parameters(m, (50, 1), seed=6)
+    parameters = parameters_of(m, (50, 1), seed=6)
     parameters[:, 8] = 0.0  # the slope of 1 at the ends
     x = np.random.default_rng(7).uniform(-3.1, 3.1, size=(50, 1))
     y, log_det = m.forward(x, parameters)
@@ -132,7 +127,7 @@ def test_circular_spline_is_the_spline_turned():
 def test_circular_spline_takes_any_angle(dtype, tolerance):
     m = CircularRationalQuadraticSpline(num_bins=3)
     x = np.linspace(-3.1, 3.1, 50).astype(dtype)[:, np.newaxis]
-    parameters = draw_parameters(m, x.shape, dtype, seed=8, scale=0.5)
+    parameters = parameters_of(m, x.shape, dtype, seed=8, scale=0.5)
     wanted = m.forward(x, parameters)
     for turns in (-50, 1):
         far = x + dtype(2 * np.pi * turns)
@@ -153,7 +148,7 @@ def test_composed_is_one_map_after_the_other():
     first, second = Affine("exp"), RationalQuadraticSpline(num_bins=3, bound=1.0)
     m = Composed([first, second])
     x = np.random.default_rng(9).normal(size=(40, 2))
-    parameters = draw_parameters(m, x.shape, seed=10)
+    parameters = parameters_of(m, x.shape, seed=10)
     own = parameters[:, :4], parameters[:, 4:]
     middle, inner = second.forward(x, own[1])
     y, outer = first.forward(middle, own[0])

@@ -1,7 +1,9 @@
 """The recipes maf, iaf and made."""
 
+import functools
 import itertools
 
+import drawn
 import keras
 import numpy as np
 import pytest
@@ -10,14 +12,9 @@ import tensorflow_probability as tfp
 
 from tfp_flows import FlowModel, bijectors, flows
 
+perturb = functools.partial(drawn.perturbed, seed=1)
+
 tfd = tfp.distributions
-
-
-def perturb(distribution, scale=0.3, seed=1):
-    rng = np.random.default_rng(seed)
-    for variable in distribution.trainable_variables:
-        variable.assign_add(tf.cast(rng.normal(size=variable.shape, scale=scale), variable.dtype))
-    return distribution
 
 
 @pytest.mark.parametrize("recipe", [flows.maf, flows.iaf])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from drawn import perturbed
 
 from tfp_flows import FlowModel, bijectors, elementwise, flows
 
@@ -45,16 +46,9 @@ def build(name, **kwargs):
     return recipe(shape, **{**arguments, **kwargs})
 
 
-def perturb(distribution, scale=0.3, seed=0):
-    noise = np.random.default_rng(seed)
-    for variable in distribution.trainable_variables:
-        variable.assign_add(tf.cast(scale * noise.normal(size=variable.shape), variable.dtype))
-    return distribution
-
-
 @pytest.mark.parametrize("name", RECIPES)
 def test_shapes_and_round_trip(name):
-    flow = perturb(build(name, dtype=tf.float64), 0.1)
+    flow = perturbed(build(name, dtype=tf.float64), 0.1)
     shape = tuple(RECIPES[name][1])
     assert isinstance(flow, tfd.Distribution)
     assert flow.event_shape == shape and flow.batch_shape == ()
@@ -138,7 +132,7 @@ def test_identity_at_the_start(name):
 @pytest.mark.parametrize("name", ["real_nvp_image", "glow"])
 def test_multi_scale_latents(name):
     """All latents are kept, in an event of the data's shape, and every entry of them matters."""
-    flow = perturb(build(name, dtype=tf.float64), 0.1)
+    flow = perturbed(build(name, dtype=tf.float64), 0.1)
     shape = flow.event_shape.as_list()
     assert flow.distribution.event_shape == shape
     parts = [flow.bijector, *flow.bijector.submodules]
@@ -163,7 +157,7 @@ def test_multi_scale_latents(name):
 def test_masks_take_turns(name):
     """After four couplings (three for NICE's odd and even entries) everything is mixed."""
     options = {} if "odd" in name else {"num_couplings": 4}
-    flow = perturb(build(name, dtype=tf.float64, activation="tanh", **options))
+    flow = perturbed(build(name, dtype=tf.float64, activation="tanh", **options))
     size = int(np.prod(flow.event_shape))
     z = tf.constant(rng.normal(size=(1, *flow.distribution.event_shape)))
     with tf.GradientTape() as tape:
@@ -228,7 +222,7 @@ def test_gradients_of_glow_with_networks_in_bfloat16():
     for policy in ("float32", "mixed_bfloat16"):
         keras.config.set_dtype_policy(policy)
         try:
-            flow = perturb(
+            flow = perturbed(
                 flows.glow([8, 8, 1], num_levels=2, num_steps=1, hidden_filters=8, seed=0), 0.05
             )
         finally:
@@ -241,7 +235,7 @@ def test_gradients_of_glow_with_networks_in_bfloat16():
 
 
 def test_nice_is_volume_preserving_but_for_its_rescaling():
-    flow = perturb(build("nice", dtype=tf.float64))
+    flow = perturbed(build("nice", dtype=tf.float64))
     rescale = next(p for p in flow.bijector.bijectors if isinstance(p, bijectors.Rescale))
     assert flow.bijector.bijectors[-1] is rescale, "next to the latent, as in the paper"
     x = rng.normal(size=(3, 5))
@@ -271,14 +265,14 @@ POINTS = np.stack(np.meshgrid(GRID, GRID, indexing="ij"), axis=-1).reshape(-1, 2
 )
 def test_density_integrates_to_one(recipe, kwargs):
     flow = recipe([2], num_couplings=2, dtype=tf.float64, **VECTOR, **kwargs)
-    perturb(flow, 0.2)
+    perturbed(flow, 0.2)
     mass = np.exp(flow.log_prob(POINTS)).sum() * (GRID[1] - GRID[0]) ** 2
     np.testing.assert_allclose(mass, 1.0, atol=3e-3)
 
 
 def test_conditional_density_integrates_to_one_for_each_context():
     flow = flows.real_nvp([2], num_couplings=2, context_size=1, dtype=tf.float64, **VECTOR)
-    perturb(flow, 0.2)
+    perturbed(flow, 0.2)
     masses = []
     for value in (-1.0, 2.0):
         log_prob = flow.log_prob(POINTS, bijector_kwargs={"context": [[value]]})
@@ -289,7 +283,7 @@ def test_conditional_density_integrates_to_one_for_each_context():
 
 def test_samples_follow_the_density():
     """Importance sampling: the mean of 1 / (p(x) V) over samples inside a box of volume V."""
-    flow = perturb(flows.real_nvp([2], num_couplings=2, dtype=tf.float64, **VECTOR), 0.2)
+    flow = perturbed(flows.real_nvp([2], num_couplings=2, dtype=tf.float64, **VECTOR), 0.2)
     x = flow.sample(20_000, seed=1).numpy()
     inside = (np.abs(x) < 1.0).all(axis=1)
     density = np.exp(flow.log_prob(x))
@@ -298,7 +292,9 @@ def test_samples_follow_the_density():
 
 def test_image_density_by_importance_sampling():
     """E_{q}[p / q] = 1 with q a wider normal, for a 2x2x1 Glow."""
-    flow = perturb(flows.glow([2, 2, 1], num_levels=1, num_steps=2, hidden_filters=4, seed=0), 0.1)
+    flow = perturbed(
+        flows.glow([2, 2, 1], num_levels=1, num_steps=2, hidden_filters=4, seed=0), 0.1
+    )
     q = tfd.Sample(tfd.Normal(0.0, 1.7), [2, 2, 1])
     x = q.sample(20_000, seed=2)
     np.testing.assert_allclose(np.exp(flow.log_prob(x) - q.log_prob(x)).mean(), 1.0, atol=0.06)
@@ -351,7 +347,7 @@ def test_stock_bijectors_mixed_in():
         flow,
         tfb.Chain([tfb.Softplus(), tfb.Permute([4, 3, 2, 1, 0]), tfb.Scale(tf.Variable(2.0))]),
     )
-    perturb(mixed, 0.1)
+    perturbed(mixed, 0.1)
     x = np.abs(rng.normal(size=(6, 5))).astype(np.float32) + 0.1
     inner = tfb.Softplus().inverse(x)[:, ::-1] / mixed.bijector.bijectors[-1].scale
     wanted = flow.log_prob(inner) + mixed.bijector.inverse_log_det_jacobian(x, 1)
@@ -385,7 +381,7 @@ def test_context_reaches_every_coupling():
     couplings = {id(p): p for p in flow.bijector.submodules if isinstance(p, bijectors.Coupling)}
     assert len(couplings) == 2 and all(c.context_size == 2 for c in couplings.values())
     x, c = np.zeros((3, 4, 4, 1), np.float32), np.eye(3, 2, dtype=np.float32)
-    perturb(flow)
+    perturbed(flow)
     log_prob = flow.log_prob(x, bijector_kwargs={"context": c}).numpy()
     assert len(set(log_prob.tolist())) == 3
     with pytest.raises(ValueError, match="is required, got none"):

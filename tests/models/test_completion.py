@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from drawn import perturbed
 
 from tfp_flows import (
     FlowModel,
@@ -21,13 +22,6 @@ from tfp_flows import (
 from tfp_flows.models import completion
 
 tfb, tfd = tfp.bijectors, tfp.distributions
-
-
-def perturbed(flow, scale=0.3, seed=0):
-    rng = np.random.default_rng(seed)
-    for v in flow.trainable_variables:
-        v.assign_add(rng.normal(size=v.shape, scale=scale).astype(v.dtype.name))
-    return flow
 
 
 COVARIANCE = np.array([[2.0, 0.9, -0.5], [0.9, 1.0, 0.3], [-0.5, 0.3, 1.5]])

@@ -1,5 +1,8 @@
 """Latents, and what goes through them."""
 
+import functools
+
+import drawn
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,14 +11,9 @@ from models.fitting import C, X, gaussian, real_nvp
 
 from tfp_flows import FlowModel, flows, preprocessing
 
+perturbed = functools.partial(drawn.perturbed, scale=0.2)
+
 tfb, tfd = tfp.bijectors, tfp.distributions
-
-
-def perturbed(distribution):
-    rng = np.random.default_rng(0)
-    for v in distribution.trainable_variables:
-        v.assign_add(rng.normal(size=v.shape, scale=0.2).astype(v.dtype.name))
-    return distribution
 
 
 def images():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from drawn import perturbed
 
 from tfp_flows import FlowModel, conditioners, flows, objectives
 
@@ -14,13 +15,6 @@ tfb, tfd = tfp.bijectors, tfp.distributions
 EMPTY = {"a": [0.5, 0.5], "b": [[0.25]]}
 SIZES = {"a": 2, "b": [4, 1]}
 SMALL = {"width": 8, "num_blocks": 1, "num_layers": 1}
-
-
-def perturbed(flow, scale=0.3):
-    rng = np.random.default_rng(0)
-    for v in flow.trainable_variables:
-        v.assign_add(tf.cast(rng.normal(size=v.shape, scale=scale), v.dtype))
-    return flow
 
 
 def tarflow(context_size, **kwargs):
