@@ -5,6 +5,7 @@ import tensorflow as tf
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.road import Road
+from tfp_flows.bijectors.stochastic import StochasticTransform
 
 
 class Proposal(tf.Module):
@@ -73,3 +74,13 @@ class Proposal(tf.Module):
         rank = noise.shape.rank - self.road.base_ndims
         shape = tf.concat([tf.shape(x)[:rank], self.shape], axis=0)
         return tf.ensure_shape(tf.reshape(x, shape), [*x.shape[:rank], *self.shape])
+
+
+class Proposed(StochasticTransform):
+    """What the transforms share whose latents a flow draws: a subclass sets `_proposal`."""
+
+    _proposal: Proposal
+
+    def draw_noise(self, shape, seed, event_shape):
+        """Points of the flow's base, `[*shape, ...]`."""
+        return self._proposal.draw_noise(shape, seed)

@@ -4,13 +4,12 @@ import keras
 import tensorflow as tf
 
 from tfp_flows.bijectors.composition import check_distribution
-from tfp_flows.bijectors.proposal import Proposal
-from tfp_flows.bijectors.stochastic import StochasticTransform
+from tfp_flows.bijectors.proposal import Proposal, Proposed
 from tfp_flows.distributions.surjected import Surjected
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
-class Slice(StochasticTransform):
+class Slice(Proposed):
     """Forgets the last channels of a latent: `x = z[..., :n]`; those are drawn from `q(u|x)`.
 
         z = [x, u],  u ~ proposal(. | x),      v = -log q(u|x)
@@ -60,10 +59,6 @@ class Slice(StochasticTransform):
                 f"events {tf.TensorShape(latent_event_shape).as_list()}."
             )
         return tf.TensorShape([*wanted[:-1], self._num_kept])
-
-    def draw_noise(self, shape, seed, event_shape):
-        """Points of the proposal's base, `[*shape, ...]`."""
-        return self._proposal.draw_noise(shape, seed)
 
     def inverse(self, x, noise, context=None):
         """Returns `[x, u]` and `-log q(u|x)`: see `StochasticTransform`."""

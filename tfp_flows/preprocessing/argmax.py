@@ -6,14 +6,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.bijectors.composition import check_distribution
-from tfp_flows.bijectors.proposal import Proposal
-from tfp_flows.bijectors.stochastic import StochasticTransform
+from tfp_flows.bijectors.proposal import Proposal, Proposed
 
 tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
-class Argmax(StochasticTransform):
+class Argmax(Proposed):
     """Makes one of K categories of K real numbers, the place of their largest: `x = argmax_k z_k`.
 
         u ~ flow(. | x)                            K numbers of every entry
@@ -98,10 +97,6 @@ class Argmax(StochasticTransform):
                 f"{wanted.as_list()}, got {found}. Make them equal."
             )
         return wanted[:-1]
-
-    def draw_noise(self, shape, seed, event_shape):
-        """Points of the flow's base, `[*shape, ...]`."""
-        return self._proposal.draw_noise(shape, seed)
 
     def inverse(self, x, noise, context=None):
         """Returns `z` and `-log q(z|x)`: see `StochasticTransform`."""

@@ -4,14 +4,13 @@ import keras
 import tensorflow as tf
 
 from tfp_flows.bijectors.composition import check_distribution
-from tfp_flows.bijectors.proposal import Proposal
+from tfp_flows.bijectors.proposal import Proposal, Proposed
 from tfp_flows.bijectors.road import Road
-from tfp_flows.bijectors.stochastic import StochasticTransform
 from tfp_flows.preprocessing.dequantization import UniformDequantization
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
-class VariationalDequantization(StochasticTransform):
+class VariationalDequantization(Proposed):
     """Adds noise to integers that a conditional flow draws: `y = x + u`, `u ~ q(u|x)` in (0, 1).
 
         u = sigmoid(w),  w ~ flow(. | context of x)
@@ -84,10 +83,6 @@ class VariationalDequantization(StochasticTransform):
         """The constructor arguments, for saving."""
         own = {"flow": self.flow, "num_levels": self.num_levels}
         return {**own, "network": self._proposal.layer}
-
-    def draw_noise(self, shape, seed, event_shape):
-        """Points of the flow's base, `[*shape, ...]`."""
-        return self._proposal.draw_noise(shape, seed)
 
     def inverse(self, x, noise, context=None):
         """Returns `x + u` and `-log q(u|x)`: see `StochasticTransform`."""
