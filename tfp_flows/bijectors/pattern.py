@@ -56,6 +56,11 @@ class Looping:
     _random = ()  # those of them by which layers draw random numbers
 
 
+def parts_of(step):
+    """A step, and all that it is made of."""
+    return [step, *step.submodules]
+
+
 def variables_of(step, title):
     """The variables of a step that are stacked, and those that are the same in all steps.
 
@@ -63,7 +68,7 @@ def variables_of(step, title):
       ValueError: if one of them is read in a way that the loop cannot replace.
     """
     readable, shared = {}, {}
-    for part in [step, *step.submodules]:
+    for part in parts_of(step):
         if isinstance(part, Network):
             for variable in (v.value for v in part.layer.variables):
                 # Integers decide how a layer is built (the masks of a MADE), for all steps at once.
@@ -92,7 +97,7 @@ def variables_of(step, title):
 def random_states_of(step):
     """Identities of the variables by which the layers of a step draw random numbers."""
     found = set()
-    for part in [step, *step.submodules]:
+    for part in parts_of(step):
         if isinstance(part, Network):
             found.update(id(v.value) for v in part.layer.variables if is_random_state(v))
         elif isinstance(part, Looping):
@@ -135,7 +140,7 @@ def draw(step, reseed):
       reseed: function from the seed of a part, or `None`, to the one that it is drawn by.
     """
     drawn = {}
-    for part in [step, *step.submodules]:
+    for part in parts_of(step):
         if isinstance(part, (FlowBijector, Network)):
             drawn.update((id(variable), value) for variable, value in part.redrawn(reseed))
     return drawn

@@ -10,9 +10,7 @@ from tfp_flows.bijectors import modes
 from tfp_flows.bijectors.base import FlowBijector
 from tfp_flows.bijectors.composition import context_shapes_of, dtype_of, steps_of, title_of, walk
 from tfp_flows.bijectors.loop import Loop
-from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.pattern import (
-    Looping,
     by_seed,
     draw,
     event_shape_of,
@@ -23,12 +21,13 @@ from tfp_flows.bijectors.pattern import (
     variables_of,
 )
 from tfp_flows.bijectors.step_of import StepOf
+from tfp_flows.bijectors.unrolled import Place, Unrolled
 from tfp_flows.bijectors.weights import make_weight
 
 tfb = tfp.bijectors
 
 
-class Repeat(FlowBijector, Looping):
+class Repeat(FlowBijector, Unrolled):
     """Equal steps one after another, each with weights of its own, as one loop.
 
         forward(x) = step_0(step_1(... step_{num-1}(x)))
@@ -207,26 +206,6 @@ class Repeat(FlowBijector, Looping):
         ]
 
     @property
-    def layers(self):
-        """The Keras layers of the pattern, each once."""
-        parts = [self._step, *self._step.submodules]
-        layers = [part.layer for part in parts if isinstance(part, Network)]
-        layers += [layer for part in parts if isinstance(part, Repeat) for layer in part.layers]
-        return list({id(layer): layer for layer in layers}.values())
-
-    @property
-    def layer_variables(self):
-        """Pairs of a stack and the variable of a Keras layer of the pattern that it stacks."""
-        parts = [self._step, *self._step.submodules]
-        layers = [part.layer for part in parts if isinstance(part, Network)]
-        found = {id(v.value): v for layer in layers for v in layer.variables}
-        for part in parts:
-            if isinstance(part, Repeat):
-                found.update((id(stack), v) for stack, v in part.layer_variables)
-        pairs = zip(self._slots, self._weights, strict=True)
-        return [(w, found[id(s.variable)]) for s, w in pairs if id(s.variable) in found]
-
-    @property
     def in_loop(self):
         """The same as `steps`, for whoever looks into a composition."""
         return self.steps
@@ -234,66 +213,6 @@ class Repeat(FlowBijector, Looping):
     def weights_of(self, k):
         """What the variables of `step` are in step `k`: pairs for `modes.reading`."""
         return self._pairs([stack[k] for stack in self._values()])
-
-    def unrolled_variables(self):
-        """The variables of the steps, step by step, as a `Chain` of them would list them.
-
-        Yields:
-          The variable of the pattern; the stack, or the variable that is the same in all steps,
-          that holds its values; and its indices in the stack.
-        """
-        owners = self._owners()
-        inner = self._inner_loops()
-        for k in range(self._num):
-            seen = set()
-            for variable in self._step.variables:
-                loop = next((i for i in inner if i.owns(variable)), None)
-                if loop is None:
-                    yield variable, *self._place_of(variable, owners, (k,))
-                elif id(loop) not in seen:
-                    seen.add(id(loop))
-                    for pattern, own, index in loop.unrolled_variables():
-                        yield pattern, *self._place_of(own, owners, (k, *index))
-
-    def unrolled_layers(self):
-        """The Keras layers of the steps, step by step, as those of a `Chain` would be found.
-
-        Yields:
-          The layer of the pattern, and of its variables, by the identity of their values, what
-          `unrolled_variables` says of them.
-        """
-        owners = self._owners()
-        for k in range(self._num):
-            for part in [self._step, *self._step.submodules]:
-                if isinstance(part, Network):
-                    values = [v.value for v in part.layer.variables]
-                    yield part.layer, {id(v): self._place_of(v, owners, (k,)) for v in values}
-                elif isinstance(part, Place):
-                    for layer, places in part.repeat.unrolled_layers():
-                        yield (
-                            layer,
-                            {
-                                variable: self._place_of(own, owners, (k, *index))
-                                for variable, (own, index) in places.items()
-                            },
-                        )
-
-    def owns(self, variable):
-        """Whether it is one of the variables."""
-        return any(v is variable for v in (*self._weights, *self._shared))
-
-    def _owners(self):
-        pairs = zip(self._slots, self._weights, strict=True)
-        return {id(slot.variable): stack for slot, stack in pairs}
-
-    def _inner_loops(self):
-        parts = [self._step, *self._step.submodules]
-        return [part for part in parts if isinstance(part, Repeat)]
-
-    @staticmethod
-    def _place_of(variable, owners, index):
-        stack = owners.get(id(variable))
-        return (variable, ()) if stack is None else (stack, index)
 
     def redrawn(self, reseed):
         """The stacks that another one like it would start from."""
@@ -473,13 +392,3 @@ class Repeat(FlowBijector, Looping):
                     f"{self._title()}: {title_of(self._step)} must give {self.dtype.name}, as it "
                     f"is given, but gives {[value.dtype.name for value in result]}."
                 )
-
-
-class Place(tf.Module):
-    """Where among the modules of a composition those of a `Repeat`'s steps would be found."""
-
-    _TF_MODULE_IGNORED_PROPERTIES = tf.Module._TF_MODULE_IGNORED_PROPERTIES.union(("repeat",))
-
-    def __init__(self, repeat):
-        super().__init__(name="place")
-        self.repeat = self._no_dependency(repeat)

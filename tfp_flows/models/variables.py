@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfp_flows import _private
 from tfp_flows.bijectors import FlowBijector, Network, Repeat
-from tfp_flows.bijectors.repeat import Place
+from tfp_flows.bijectors.unrolled import Place
 
 # Where Keras keeps the raw variables in a file: as one of the model's layers.
 _RAW = "layers/tensor_flow_variables/vars"
