@@ -19,6 +19,7 @@ from tfp_flows.models.density import Density
 from tfp_flows.models.embedding import Embedding
 from tfp_flows.models.example import Example
 from tfp_flows.models.fused_adam import use_fused_update
+from tfp_flows.models.hints import warn_of_discrete, warn_of_scale
 from tfp_flows.models.inputs import (
     arrays,
     as_array,
@@ -28,8 +29,6 @@ from tfp_flows.models.inputs import (
     is_arrays,
     raise_empty,
     unpack,
-    warn_of_discrete,
-    warn_of_scale,
     zeros_of,
 )
 from tfp_flows.models.noise import Noise
