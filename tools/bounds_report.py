@@ -5,14 +5,19 @@
 
 Of the digits of scikit-learn (8x8, 17 grey levels), or of a file with the arrays `train` and `test`
 of integers `[n, H, W, C]`. Each variant trains for the same processor time after its first epoch,
-which traces and compiles, so that other programs on the machine take nothing from one alone. Prints
-of the test rows the mean bound in bits/dim, noise of its own for each, with the standard error over
-rows, and the mean importance-weighted estimate of some rows.
+which traces and compiles, so that other programs on the machine take nothing from one alone; with
+`--weights` their networks are as wide as brings each nearest to that number. Prints of the test
+rows the mean bound in bits/dim, noise of its own for each, with the standard error over rows, and
+the mean importance-weighted estimate of some rows.
 """
 
 import argparse
+import itertools
+import os
 import pathlib
 import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
@@ -86,6 +91,26 @@ def model_of(arguments, shape, *, learned=True, mixture=True, attention=True, au
     return model
 
 
+def count(model):
+    """The number of weights that are trained."""
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+
+
+def model_near(arguments, shape, **variant):
+    """A variant of the width asked for, or with about as many weights."""
+    if arguments.weights is None:
+        return model_of(arguments, shape, **variant)
+    found = None
+    for filters in itertools.count(4, 4):  # Attention has four heads.
+        wider = argparse.Namespace(**{**vars(arguments), "filters": filters})
+        keras.utils.set_random_seed(arguments.seed)
+        found, before = model_of(wider, shape, **variant), found
+        if count(found) >= arguments.weights:
+            break
+    over = count(found) - arguments.weights
+    return before if before and arguments.weights - count(before) < over else found
+
+
 VARIANTS = {
     "all of Flow++": {},
     "uniform noise": {"learned": False},
@@ -110,6 +135,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=5.0, help="processor time of a training")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--filters", type=int, default=16)
+    parser.add_argument("--weights", type=int, help="of each, about; in place of filters")
     parser.add_argument("--blocks", type=int, default=1)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=64)
@@ -131,7 +157,7 @@ def main():
     for name in arguments.variants:
         start = time.perf_counter()
         keras.utils.set_random_seed(arguments.seed)
-        model = model_of(arguments, shape, **VARIANTS[name])
+        model = model_near(arguments, shape, **VARIANTS[name])
         history = model.fit(
             train,
             batch_size=arguments.batch,
@@ -145,7 +171,7 @@ def main():
         _, error = bits(model.log_prob(test), shape)
         estimate = model.estimate_log_prob(some, num_samples=arguments.samples)
         estimated, estimated_error = bits(estimate.log_prob, shape)
-        weights = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+        weights = count(model)
         print(
             f"{name}: {mean['bits_per_dim']:.3f} +- {error:.3f} bits/dim ({model.likelihood}); "
             f"estimate of {arguments.samples} draws, {len(some)} rows: {estimated:.3f} +- "

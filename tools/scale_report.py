@@ -24,6 +24,7 @@ import argparse
 import dataclasses
 import gc
 import json
+import math
 import pathlib
 import select
 import subprocess
@@ -277,7 +278,7 @@ def draw(results, path):
                 y = [p[cell]["cpu_ms"] for p in there]
                 label = f"{name}, {cell}"
                 time_axis.loglog(x, y, style, color=color, marker=".", label=label)
-            memory = [p["step"]["memory_mb"] for p in there]
+            memory = [p["step"]["memory_mb"] or math.nan for p in there]  # A logarithmic axis.
             memory_axis.loglog(x, memory, "-", color=color, marker=".", label=f"{name}, step")
             work = [CURVES[name].arithmetic(p) for p in x]
             for axis, y in (
@@ -290,8 +291,9 @@ def draw(results, path):
             if group == "steps":
                 time_axis.loglog(x, first, "-.", color=color, label=f"{name}, first step")
         memory_axis.set_xlabel(group)
-        time_axis.legend(fontsize=6)
-        memory_axis.legend(fontsize=6)
+        for axis in (time_axis, memory_axis):
+            axis.set_ylim(top=30.0 * axis.get_ylim()[1])  # Room for the legend.
+            axis.legend(fontsize=6, loc="upper left")
     axes[0, 0].set_ylabel("CPU ms")
     axes[1, 0].set_ylabel("MB that a step takes")
     figure.suptitle("Cost, and what the arithmetic says (broad lines)")
@@ -328,7 +330,10 @@ def main():
             if args.json:
                 args.json.write_text(json.dumps(results, indent=1) + "\n")
 
-        run(name, CURVES[name].quick if args.quick else CURVES[name].points, args, keep)
+        points = CURVES[name].quick if args.quick else CURVES[name].points
+        # TensorFlow's collectives of one process are of one number of devices.
+        for group in [[p] for p in points] if name == "devices" else [points]:
+            run(name, group, args, keep)
         show(name, results[name])
     if args.only_show:
         for name in args.curves:

@@ -358,8 +358,9 @@ class FlowModel(Steps, Checks, Noise, Density, Completing, Persistence, keras.Mo
             part in them, and a file does not keep them.
           jit_compile: whether XLA compiles the step. `"auto"` (default): on a GPU, flows of vectors
             by couplings and masked autoregressive maps, whose steps take a half to a ninth then.
-            On a CPU it takes a fifth from dense and masked networks, little from convolutions,
-            and as long to compile as some thousand steps: `True` is for long trainings.
+            On a CPU most steps are no faster by it (a MAF's by a twentieth, a spline's slower by a
+            quarter), and it compiles for as long as a thousand steps take; `True` pays there in
+            long trainings of small images (8x8: a quarter).
           micro_batch_size: `int`, for batches that do not fit into memory: the most rows that a
             device computes at once. A step of `fit` or `evaluate` goes through its rows in pieces
             of that size and adds up their sums: losses, gradients, clipping and updates are those

@@ -20,8 +20,8 @@ def pays(distribution, strategy):
 
     On a GPU, which waits for its host while that launches kernel after kernel, a step of dense or
     masked networks takes a half to a ninth of its time under XLA. Nothing else is compiled
-    unasked: on a CPU the tenths that dense networks gain come after compiling for as long as some
-    thousand steps take, and convolutions gain little.
+    unasked: on a CPU most steps gain nothing, and those of small images come after compiling for as
+    long as a thousand steps take (`tools/fit_report.py --modes`).
 
     Args:
       distribution: the model's.
