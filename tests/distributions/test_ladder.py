@@ -98,8 +98,8 @@ WRONG = flows.gaussian([2], context_size=3)
         (lambda: flows.resnet_vae([4, 4, 1], num_iaf=-1), ValueError, "num_iaf"),
         (lambda: ladder(ups=[]), ValueError, "lists of equal length.*'ups': 0"),
         (lambda: ladder(priors=[2.0]), TypeError, "must be a tfd.Distribution, got float"),
-        (lambda: ladder(posteriors=[WRONG]), ValueError, "must be over its prior's latents"),
-        (lambda: ladder(priors=[WRONG]), ValueError, "must be over its prior's latents"),
+        (lambda: ladder(posteriors=[WRONG]), ValueError, "must be over the prior's latents"),
+        (lambda: ladder(priors=[WRONG]), ValueError, "must be over the prior's latents"),
         (lambda: ladder(encoder=len), TypeError, "must be a keras.layers.Layer"),
     ],
 )

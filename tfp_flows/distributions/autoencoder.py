@@ -125,6 +125,15 @@ def check_part(part, what, title):
     check_distribution(part, f"the {what}", title, remedy)
 
 
+def check_same_latents(posterior, latent, title):
+    """Raises a `ValueError` unless a posterior is over latents of this shape, the prior's."""
+    if tuple(posterior.event_shape) != latent:
+        raise ValueError(
+            f"{title}: the posterior must be over the prior's latents {list(latent)}, got "
+            f"{title_of(posterior)} over {posterior.event_shape.as_list()}. Make them equal."
+        )
+
+
 def context_of(part, title):
     """The shape of the context that a part takes."""
     road = Road(part)

@@ -3,12 +3,12 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.bijectors.composition import title_of
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.road import Road
 from tfp_flows.distributions.autoencoder import (
     Autoencoder,
     check_part,
+    check_same_latents,
     context_of,
     distribution_of,
 )
@@ -81,16 +81,7 @@ class LadderVAE(Autoencoder):
     ):
         parameters = dict(locals())
         title = f"LadderVAE '{name}'"
-        lists = {"ups": ups, "priors": priors, "posteriors": posteriors, "downs": downs}
-        if len(priors) < 1 or len({len(parts) for parts in lists.values()}) > 1:
-            lengths = {what: len(parts) for what, parts in lists.items()}
-            raise ValueError(
-                f"{title}: expected lists of equal length, one part a layer of latents, got "
-                f"{lengths}."
-            )
-        for what, parts in (("priors", priors), ("posteriors", posteriors)):
-            for part in parts:
-                check_part(part, f"parts of {what}", title)
+        _check_lists(title, ups=ups, priors=priors, posteriors=posteriors, downs=downs)
         roads = [[Road(part) for part in parts] for parts in (priors, posteriors)]
         self._priors = self._no_dependency(roads[0])
         self._posteriors = self._no_dependency(roads[1])
@@ -101,12 +92,7 @@ class LadderVAE(Autoencoder):
         self._latents = [tuple(p.event_shape.as_list()) for p in priors]
         for prior, posterior, road in zip(priors, posteriors, roads[1], strict=True):
             road.check_fixed_base(title)
-            if prior.event_shape != posterior.event_shape:
-                raise ValueError(
-                    f"{title}: a layer's posterior must be over its prior's latents "
-                    f"{prior.event_shape.as_list()}, got {title_of(posterior)} over "
-                    f"{posterior.event_shape.as_list()}."
-                )
+            check_same_latents(posterior, tuple(prior.event_shape), title)
 
         def network(layer, before, after):
             return Network(layer, input_shape=before, output_shape=after, owner=title, dtype=dtype)
@@ -129,13 +115,7 @@ class LadderVAE(Autoencoder):
         self._encoder = network(encoder, event, shape)
         self._ups, self._downs = [], []
         for level, (h, both) in enumerate(zip(of_h, of_both, strict=True)):
-            if h[:-1] != both[:-1] or both[-1] <= h[-1]:
-                raise ValueError(
-                    f"{title}: the context of a posterior is that of its prior, {list(h)}, and "
-                    f"features beside it in the last axis, got {list(both)}. Build it with a "
-                    "context_size of both."
-                )
-            features = (*h[:-1], both[-1] - h[-1])
+            features = _features_beside(h, both, title)
             self._ups.append(network(ups[level], shape, features))
             shape = features
             below = of_h[level - 1] if level else last
@@ -216,6 +196,27 @@ class LadderVAE(Autoencoder):
 
     def _started(self, batch):
         return tf.broadcast_to(self._start, tf.concat([batch, self._start.shape], axis=0))
+
+
+def _check_lists(title, **lists):
+    lengths = {what: len(parts) for what, parts in lists.items()}
+    if len(set(lengths.values())) > 1 or not lengths["priors"]:
+        raise ValueError(
+            f"{title}: expected lists of equal length, one part a layer of latents, got {lengths}."
+        )
+    for what in ("priors", "posteriors"):
+        for part in lists[what]:
+            check_part(part, f"parts of {what}", title)
+
+
+def _features_beside(h, both, title):
+    """The shape of the features in the context of a posterior, which begins as its prior's."""
+    if h[:-1] != both[:-1] or both[-1] <= h[-1]:
+        raise ValueError(
+            f"{title}: the context of a posterior is that of its prior, {list(h)}, and features "
+            f"beside it in the last axis, got {list(both)}. Build it with a context_size of both."
+        )
+    return (*h[:-1], both[-1] - h[-1])
 
 
 def _side_by_side(h, z, title):

@@ -3,7 +3,6 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.bijectors.composition import title_of
 from tfp_flows.bijectors.context_map import ContextMap
 from tfp_flows.bijectors.network import Network
 from tfp_flows.bijectors.proposal import Proposal
@@ -11,6 +10,7 @@ from tfp_flows.bijectors.road import Road
 from tfp_flows.distributions.autoencoder import (
     Autoencoder,
     check_part,
+    check_same_latents,
     context_of,
     distribution_of,
 )
@@ -105,11 +105,7 @@ class VAE(Autoencoder):
         if posterior is None:
             posterior = _gaussian(latent, road.dtype)
         check_part(posterior, "posterior", title)
-        if tuple(posterior.event_shape) != latent:
-            raise ValueError(
-                f"{title}: the posterior must be over the prior's latents {list(latent)}, got "
-                f"{title_of(posterior)} over {posterior.event_shape.as_list()}. Make them equal."
-            )
+        check_same_latents(posterior, latent, title)
         output, parameters["output"] = distribution_of(
             output, decoder, latent, road.dtype, title, f"{name}_output"
         )
