@@ -7,7 +7,7 @@ import tensorflow as tf
 from cases_autoregressive import OwnAutoregressive
 
 from tfp_flows import bijectors, conditioners, elementwise
-from tfp_flows.bijectors.sequential import Plan
+from tfp_flows.bijectors.blocks import Plan
 
 MAF, IAF = bijectors.MaskedAutoregressive, bijectors.InverseAutoregressive
 
