@@ -324,7 +324,7 @@ def test_affine_stays_bounded():
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (lambda: Affine("tan"), ValueError, "one of 'tanh', .*'double_sigmoid', got 'tan'"),
+        (lambda: Affine("tan"), ValueError, r"one of \('tanh', .*'double_sigmoid'\), got 'tan'"),
         (lambda: Affine(cap=0.0), ValueError, r"cap must be positive and finite, got 0\.0"),
         (lambda: Affine(cap=float("inf")), ValueError, "positive and finite, got inf"),
         (lambda: Affine(cap=float("nan")), ValueError, "positive and finite, got nan"),
