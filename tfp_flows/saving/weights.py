@@ -64,6 +64,11 @@ def store_checks(model, store):
         store[_DIGESTS] = _as_array(lines)
 
 
+def _own(name, prefix=""):
+    """Where in a file the `FlowModel` that is at a prefix keeps what it says of itself."""
+    return f"{prefix}/vars/{name}" if prefix else f"vars/{name}"
+
+
 def _as_array(lines):
     return np.frombuffer("\n".join(lines).encode(), np.uint8)
 
@@ -123,9 +128,9 @@ def check_bytes(file, prefix=""):
     if _checked.get():
         return
     found = _datasets(file)
-    own = f"{prefix}/vars/{_DIGESTS}" if prefix else f"vars/{_DIGESTS}"
+    own = _own(_DIGESTS, prefix)
     if own not in found:
-        if own.replace(_DIGESTS, _LAYOUT) in found:
+        if _own(_LAYOUT, prefix) in found:
             warnings.warn(
                 "tfp_flows: the weights are unchecked: the file holds no digests, as files of "
                 "version 0.1. Save it again to have them.",
@@ -163,7 +168,7 @@ def check_model(file, model, prefix="", skip=()):
       ValueError: naming the first weight that differs.
     """
     found = _datasets(file)
-    own = f"{prefix}/vars/{_LAYOUT}" if prefix else f"vars/{_LAYOUT}"
+    own = _own(_LAYOUT, prefix)
     if own not in found:
         raise ValueError("the file holds no weights of a FlowModel.")
     compare_layout(_text(found, own), model._layout())
@@ -223,13 +228,13 @@ def check_store(model, store):
 
 def has_loops(file):
     """Whether the model that a file was written by had steps in a loop."""
-    return f"vars/{_UNROLLED}" in _datasets(file)
+    return _own(_UNROLLED) in _datasets(file)
 
 
 def has_layout_of(file, model):
     """Whether a file holds the weights of a model, in a loop where the model has them in one."""
     found = _datasets(file)
-    own = f"vars/{_LAYOUT}"
+    own = _own(_LAYOUT)
     if own not in found:
         return True  # It holds none of any, which is said elsewhere.
     try:
@@ -251,14 +256,14 @@ def load_unrolled(file, entries):
       ValueError: if the file holds those of another model; no weight is changed then.
     """
     found = _datasets(file)
-    if f"vars/{_UNROLLED}" in found:
-        split = [line.split(" ", 2) for line in _text(found, f"vars/{_UNROLLED}")]
+    if _own(_UNROLLED) in found:
+        split = [line.split(" ", 2) for line in _text(found, _own(_UNROLLED))]
         compare_layout([line[-1] for line in split], [entry.line for entry in entries])
         if any(len(line) != 3 or not _INDEX.fullmatch(line[1]) for line in split):
-            raise ValueError(f"'vars/{_UNROLLED}' does not say where the weights are. {_DAMAGED}.")
+            raise ValueError(f"'{_own(_UNROLLED)}' does not say where the weights are. {_DAMAGED}.")
         places = [(path, tuple(map(int, _NUMBER.findall(index)))) for path, index, _ in split]
     else:
-        compare_layout(_text(found, f"vars/{_LAYOUT}"), [entry.line for entry in entries])
+        compare_layout(_text(found, _own(_LAYOUT)), [entry.line for entry in entries])
         places = [(entry.path, ()) for entry in entries]
     read, values = {}, {}
     for entry, (path, index) in zip(entries, places, strict=True):
