@@ -265,6 +265,11 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
         """Returns `forward(x)` and its log-det from one evaluation.
 
         The log-det is a scalar where it does not depend on `x`, else of the batch shape.
+
+        Args:
+          x: tensor `[..., *event]` of the bijector's dtype.
+          context: what the bijector takes as context, whose batch shape broadcasts to that of
+            `x`; `None` for one without.
         """
         x, context = self._check(x, context, self._domain, "forward")
         with tf.name_scope(self.name):
@@ -275,6 +280,11 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
         """Returns `inverse(y)` and its log-det from one evaluation.
 
         The log-det is a scalar where it does not depend on `y`, else of the batch shape.
+
+        Args:
+          y: tensor `[..., *event]` of the bijector's dtype.
+          context: what the bijector takes as context, whose batch shape broadcasts to that of
+            `y`; `None` for one without.
         """
         y, context = self._check(y, context, self._codomain, "inverse")
         with tf.name_scope(self.name):

@@ -68,6 +68,10 @@ def data_dependent_initialization(reduce_sum=None, *, on_part=None):
         is exact; a mean of the workers' standard deviations is not. Default: no other worker.
       on_part: function without arguments, called whenever the data reach such a bijector: for a
         progress bar. Default: none.
+
+    Raises:
+      RuntimeError: if another such block is active, or data come in a `tf.function`.
+      ValueError: if a bijector is reached by data that have no moments: not finite, or one row.
     """
     if initializing():
         raise RuntimeError("data_dependent_initialization() is active already: do not nest it.")

@@ -120,7 +120,18 @@ class Conditioner(keras.layers.Layer):
         raise NotImplementedError(f"{type(self).__name__} must define _add_weights(input_size).")
 
     def call(self, x, context=None):
-        """Maps `x` (and a context `[batch, context_size]`) to the parameters."""
+        """Maps `x` (and a context) to the parameters.
+
+        Args:
+          x: `[batch, *event]`, of one batch dimension; integers too.
+          context: `[batch, context_size]`, or one row for all; `None` for a network without one.
+
+        Returns:
+          The shape of `x` with the output's last axis, of the compute dtype.
+
+        Raises:
+          ValueError: for other shapes, a context that is lacking, or one that would be ignored.
+        """
         self._check_input(x.shape)
         self._check_context(x, context)
         # Keras casts floating arguments only; integer ones (labels, counts) are welcome too.

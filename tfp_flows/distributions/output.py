@@ -52,7 +52,12 @@ class Output(Configured, abc.ABC):
 
     @abc.abstractmethod
     def draw(self, noise, parameters):
-        """Entries `[..., k]` of noise `[..., num_noises, k]`; integers as floating numbers."""
+        """Entries `[..., k]`, integers as floating numbers.
+
+        Args:
+          noise: `[..., num_noises, k]`, as `noise` gives it.
+          parameters: `[..., num_parameters, k]`.
+        """
 
     def noise(self, shape, seed, dtype):
         """What `draw` takes. By default uniform on [0, 1).
