@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfp_flows._checks import positive_integer, positive_number
 from tfp_flows.bijectors import _linear
+from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors._estimated import Estimated
 from tfp_flows.bijectors.modes import log_dets_matter
 from tfp_flows.bijectors.network import Network
@@ -239,8 +240,7 @@ class Residual(Estimated):
         basis = tf.reshape(tf.eye(size, dtype=x.dtype), [size, *self._domain])
         many = tf.concat([batch, [size, *self._domain]], axis=0)
         repeated = tf.broadcast_to(tf.expand_dims(x, -1 - len(self._domain)), many)
-        if context is not None:
-            context = context[..., tf.newaxis, :]
+        context = contexts.for_part(context, self._context_shapes, 1)
         columns = self._times_jacobian(tf.broadcast_to(basis, many), repeated, context)
         jacobian = tf.reshape(columns, tf.concat([batch, [size, size]], axis=0))
         jacobian += tf.eye(size, dtype=x.dtype)
