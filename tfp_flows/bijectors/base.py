@@ -103,6 +103,9 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
       tf.errors.InvalidArgumentError: if a size does not fit that was not known before.
     """
 
+    has_bounded_values = False
+    """Whether the values of `forward` are not all real ones, of all real arguments."""
+
     _cache = FreshCache(forward_name="_cached_forward", inverse_name="_cached_inverse")
 
     def __init_subclass__(cls, **kwargs):
