@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 
-from tfp_flows import bijectors
+from tfp_flows import bijectors, flows
 from tfp_flows.bijectors import Householder, InvertibleConv1x1, Orthogonal, PeriodicConvolution
+from tfp_flows.conditioners import RowConvNet
+
+tfd = tfp.distributions
 
 rng = np.random.default_rng(0)
 
@@ -21,6 +25,22 @@ def test_householder_is_the_product_of_its_reflections():
     np.testing.assert_allclose(found.forward(x), x @ wanted.T, atol=1e-14)
     nothing = Householder(4, vectors=np.zeros([1, 4]), dtype="float64")
     np.testing.assert_array_equal(nothing.matrix, np.eye(4))
+
+
+def test_a_mean_is_mapped_by_linear_maps_alone():
+    """TFP maps the base's mean where it is told that the Jacobian is constant."""
+    base = tfd.MultivariateNormalDiag(tf.constant([1.0, 2.0]))
+    turned = tfd.TransformedDistribution(base, Orthogonal(2, start=np.eye(2)[::-1]))
+    np.testing.assert_array_equal(turned.mean(), [2.0, 1.0])
+    for flow in (
+        flows.nice([2], num_couplings=2, hidden_units=(4,)),
+        flows.maf([2], num_layers=1, hidden_units=(4,), elementwise="shift"),
+    ):
+        for moment in (flow.mean, flow.mode, flow.covariance):
+            with pytest.raises(NotImplementedError, match="non-affine"):
+                moment()
+    rows = bijectors.MaskedConvolution(RowConvNet(1, filters=2), [2, 1, 1], "shift")
+    assert not rows.is_constant_jacobian
 
 
 def test_orthogonal_is_cayleys_transform_and_stays_orthogonal():

@@ -70,6 +70,37 @@ def test_linear_maps_have_closed_forms():
     np.testing.assert_allclose(flow.inverse(flow.forward(far) + 0.0), far, rtol=1e-10)
 
 
+class Mixed(keras.layers.Layer):
+    """Mixes the entries by a matrix that each event's context gives."""
+
+    lipschitz_bound = 0.9
+
+    def __init__(self, context_size):
+        super().__init__(dtype="float64")
+        self.context_size = context_size
+
+    def call(self, x, context):
+        if isinstance(context, dict):
+            context = context["a"][..., tf.newaxis] * context["b"][..., tf.newaxis, :]
+        return 0.2 * tf.tanh(tf.linalg.matvec(context, x))
+
+
+@pytest.mark.parametrize("size", [(3, 3), {"a": 3, "b": 3}])
+def test_the_exact_log_det_takes_contexts_of_any_shape(size):
+    rng = np.random.default_rng(0)
+    flow = bijectors.Residual(Mixed(size), [3], dtype=F64)
+    shapes = size if isinstance(size, dict) else {None: size}
+    context = {k: rng.normal(size=(4, *np.atleast_1d(s))) for k, s in shapes.items()}
+    context = context.get(None, context)
+    x = tf.constant(rng.normal(size=(4, 3)))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = flow.forward(x, context=context)
+    wanted = np.linalg.slogdet(tape.batch_jacobian(y, x))[1]
+    found = flow.forward_log_det_jacobian(tf.identity(x), context=context)
+    np.testing.assert_allclose(found, wanted, rtol=1e-10)
+
+
 def test_gradients_of_the_inverse_are_those_of_the_solution():
     a, y = matrix(), tf.constant(np.random.default_rng(1).normal(size=(3, 4)))
     flow = bijectors.Residual(Linear(a, 0.6), [4], dtype=F64)

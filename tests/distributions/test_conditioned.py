@@ -6,7 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_flows
-from tfp_flows import FlowModel, bijectors, flows
+from tfp_flows import FlowModel, bijectors, flows, preprocessing
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -98,6 +98,23 @@ def test_in_a_joint_distribution_and_mcmc(flow):
         seed=[0, 1],
     )
     assert np.isfinite(chain).all() and chain.shape == (3, 5, 2)
+
+
+def test_the_whole_space_is_said_where_it_is_the_support(flow):
+    def support(distribution):
+        return tfp_flows.condition(distribution, C).experimental_default_event_space_bijector()
+
+    rows = flows.wavenet([2, 1], filters=2, context_size=3)
+    assert isinstance(support(flow), tfb.Identity) and isinstance(support(rows), tfb.Identity)
+    bits = flows.made([2], output="bernoulli", hidden_units=(4,), context_size=3)
+    assert support(bits) is None
+    base = tfd.Independent(tfd.Uniform(tf.zeros([2]), 1.0), 1)
+    for bounded in (
+        tfd.TransformedDistribution(flow, preprocessing.Logit(1.0)),
+        flows.maf([2], num_layers=1, hidden_units=(4,), context_size=3, base=base),
+    ):
+        with pytest.raises(NotImplementedError, match="not known to be all real values"):
+            support(bounded)
 
 
 def test_what_is_refused(flow):

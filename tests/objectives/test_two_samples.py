@@ -92,6 +92,17 @@ def test_moments_of_a_flow():
     assert after["loss"] < 0.2 * before["loss"] and after["nats"] < before["nats"]
 
 
+@pytest.mark.parametrize("objective", [objectives.MMD(), objectives.SlicedWasserstein()])
+def test_weights_of_rows_are_refused(objective):
+    flow = flows.real_nvp([3], num_couplings=1, hidden_units=(4,))
+    model = FlowModel(flow, objective=objective)
+    model.compile(run_eagerly=True)
+    x = X.astype("float32")
+    for run in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="no sample_weight.*weighs none of them"):
+            run(x, sample_weight=np.ones(40), verbose=0)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [

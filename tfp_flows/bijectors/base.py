@@ -90,7 +90,8 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
       context_size: what context it takes: the size of a vector, or the shape of another tensor
         (`[T, C]`, a vector a step; `[H, W, C]`, one a pixel), batch apart, or a dictionary of
         such by name. Default: none.
-      is_constant_jacobian: whether the log-det does not depend on the argument.
+      is_constant_jacobian: whether the Jacobian itself, not its determinant alone, is the same at
+        every argument: TFP takes the map of a mean for the mean then.
       parameters: the constructor's arguments, if they are not to be those that it was called with.
       dtype: dtype of the arguments, float32 (default) or float64.
       validate_args: whether to run the costlier checks of the subclass.
@@ -102,6 +103,9 @@ class FlowBijector(tfp.bijectors.Bijector, abc.ABC):
         missing, unused, or of the wrong size.
       tf.errors.InvalidArgumentError: if a size does not fit that was not known before.
     """
+
+    has_bounded_values = False
+    """Whether the values of `forward` are not all real ones, of all real arguments."""
 
     _cache = FreshCache(forward_name="_cached_forward", inverse_name="_cached_inverse")
 

@@ -78,7 +78,6 @@ class Coupling(FlowBijector):
         super().__init__(
             event_shape=mask.shape,
             context_size=context_size,
-            is_constant_jacobian=elementwise.is_constant_log_det,
             name=name,
             **kwargs,
         )

@@ -128,7 +128,6 @@ class MaskedAutoregressive(FlowBijector):
         super().__init__(
             event_shape=shape,
             context_size=context_size,
-            is_constant_jacobian=elementwise.is_constant_log_det,
             name=name,
             **kwargs,
         )

@@ -81,7 +81,6 @@ class MaskedConvolution(FlowBijector):
         super().__init__(
             event_shape=shape,
             context_size=context_size,
-            is_constant_jacobian=elementwise.is_constant_log_det,
             name=name,
             **kwargs,
         )

@@ -233,8 +233,7 @@ class Residual(Estimated):
         basis = tf.reshape(tf.eye(size, dtype=x.dtype), [size, *self._domain])
         many = tf.concat([batch, [size, *self._domain]], axis=0)
         repeated = tf.broadcast_to(tf.expand_dims(x, -1 - len(self._domain)), many)
-        if context is not None:
-            context = context[..., tf.newaxis, :]
+        context = contexts.for_part(context, self._context_shapes, 1)
         columns = self._times_jacobian(tf.broadcast_to(basis, many), repeated, context)
         jacobian = tf.reshape(columns, tf.concat([batch, [size, size]], axis=0))
         jacobian += tf.eye(size, dtype=x.dtype)

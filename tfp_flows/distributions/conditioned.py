@@ -4,6 +4,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import context as contexts
+from tfp_flows.bijectors import stock
 from tfp_flows.bijectors.composition import check_distribution, title_of
 from tfp_flows.bijectors.road import Road
 from tfp_flows.distributions.unbatched import known_sizes
@@ -143,10 +144,18 @@ class Conditioned(tfp.distributions.Distribution):
         return [tensor.shape[: tensor.shape.rank - rank] for tensor, rank in self._tensors()]
 
     def _default_event_space_bijector(self):
-        # A flow of ours has the whole space for its support, unless TFP's parts come after it.
-        if any(not hasattr(step.bijector, "context_size") for step in self._road.steps):
+        base = self._road.base
+        while isinstance(base, (stock.Independent, tfd.Sample)):
+            base = base.distribution
+        of_base = base.experimental_default_event_space_bijector()
+        if of_base is None:
+            return None  # TFP's word for integers, and for what says nothing of its support.
+        # Of TFP's bijectors nothing is known.
+        bounded = [getattr(s.bijector, "has_bounded_values", True) for s in self._road.steps]
+        if any(bounded) or not isinstance(of_base, tfb.Identity):
             raise NotImplementedError(
-                f"{title_of(self)}: its support follows from bijectors of TFP. Give "
+                f"{title_of(self)}: its support is not known to be all real values, as it has "
+                "bijectors of TFP, bounded ones, or a base that is bounded. Give "
                 "`event_space_bijector` where one is asked for."
             )
         return tfb.Identity()

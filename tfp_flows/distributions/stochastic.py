@@ -150,5 +150,12 @@ class StochasticDistribution(Unbatched):
         drawn = self._draw(sample_shape, tfp.random.sanitize_seed(seed), context)
         return tf.ensure_shape(drawn, [*known_sizes(sample_shape), *self.event_shape])
 
+    def _sample_and_log_prob(self, sample_shape, seed, **kwargs):
+        seed = tfp.random.sanitize_seed(seed)
+        x = self.sample(sample_shape, seed=seed, **kwargs)
+        # TFP would score them with noise of no seed.
+        own = tf.random.experimental.stateless_fold_in(seed, 1)
+        return x, self.log_prob(x, seed=own, **kwargs)
+
     def _draw(self, shape, seed, context=None):
         raise NotImplementedError(f"{type(self).__name__} gives no _draw.")

@@ -25,6 +25,18 @@ class Unbatched(tfp.distributions.Distribution):
     def _title(self):
         return f"{type(self).__name__} '{self.name}'"
 
+    def __getitem__(self, slices):
+        """The distribution itself for `...`; there is no batch shape to take a part of."""
+        # TFP slices parameters, of which there are none, and would answer anything by a copy.
+        given = slices if isinstance(slices, tuple) else (slices,)
+        if any(s is not Ellipsis for s in given):
+            raise IndexError(
+                f"{self._title()}: too many indices, {len(given)}, for the "
+                "batch shape []. Give one with a context to tfp_flows.condition, whose batch shape "
+                "is the context's."
+            )
+        return self.copy()
+
     def _batch_shape(self):
         return tf.TensorShape([])
 

@@ -186,6 +186,12 @@ class Steps:
           seed: that of the objective, or `None`.
           training: whether it is for a gradient.
         """
+        if weight is not None and not self.objective.takes_weights:
+            raise ValueError(
+                f"FlowModel '{self.name}': no sample_weight: {type(self.objective).__name__} is a "
+                "distance of samples from all rows of a batch, and weighs none of them. Leave it "
+                "out, or draw rows as often as their weights say."
+            )
         losses = self._row_losses(x, context, noise, seed, training)
         total = self._weighted(losses, weight)
         loss = tf.math.divide_no_nan(total, rows)

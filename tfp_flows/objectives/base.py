@@ -50,6 +50,11 @@ class Objective(abc.ABC):
         return False
 
     @property
+    def takes_weights(self):
+        """Whether the loss of a row is one of that row's data, which a sample weight weighs."""
+        return True
+
+    @property
     def allows_xla(self):
         """Whether XLA can compile it."""
         return True

@@ -24,6 +24,11 @@ class TwoSamples(Objective):
         """Each with all others, and with samples."""
         return True
 
+    @property
+    def takes_weights(self):
+        """A distance is of all rows together, or of places in an order: it has no rows' losses."""
+        return False
+
     def check(self, distribution, title):
         """Refuses conditional distributions, and samples without a gradient."""
         self._refuse_context(distribution, title, "samples of one distribution")

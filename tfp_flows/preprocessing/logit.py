@@ -52,6 +52,8 @@ class Logit(FlowBijector):
     Autoregressive Flow for Density Estimation, 2017, arXiv:1705.07057.
     """
 
+    has_bounded_values = True
+
     def __init__(self, scale=256.0, *, alpha=0.05, name="logit", **kwargs):
         if not 0.0 < scale < math.inf:
             raise ValueError(
