@@ -51,6 +51,23 @@ def test_numbers():
             _checks.positive_number(value, "epsilon", "p")
 
 
+def test_seeds():
+    assert _checks.optional_seed(None, "p") is None and _checks.optional_seed(np.int64(3), "p") == 3
+    with pytest.raises(ValueError, match="^p: seed must be an integer >= 0, got -1.$"):
+        _checks.optional_seed(-1, "p")
+
+
+def test_shapes():
+    for value in ([3, 4], np.array([3, 4]), tf.TensorShape([3, 4])):
+        assert _checks.known_shape(value, "event_shape", "p") == (3, 4)
+    assert _checks.known_shape([3], "event_shape", "p", ranks=(1, 3)) == (3,)
+    for value in ([], [None, 4], [0], [2.5], 4, "4", tf.TensorShape(None)):
+        with pytest.raises(ValueError, match="^p: event_shape must be known and not empty, got"):
+            _checks.known_shape(value, "event_shape", "p")
+    with pytest.raises(ValueError, match=r"must be \[D\] or \[H, W, C\], known .*got \[3, 4\]"):
+        _checks.known_shape([3, 4], "event_shape", "p", ranks=(1, 3))
+
+
 def test_names():
     assert _checks.one_of("a", ("a", None), "kind", "p") == "a"
     assert _checks.one_of(None, ("a", None), "kind", "p") is None
