@@ -133,7 +133,7 @@ def sample(model, shape, args):
     return _images.crop(drawn, shape)
 
 
-def complete(model, images, levels, args, n):
+def complete(model, images, args, n):
     """Images whose lower half is drawn given the upper one, `[n, rows, H, W, C]`."""
     upper = np.zeros(images.shape[1:], bool)
     upper[: images.shape[1] // 2] = True
@@ -145,7 +145,7 @@ def complete(model, images, levels, args, n):
     return draws
 
 
-def measure_completions(draws, images, train, levels):
+def measure_completions(draws, images, train):
     """Root mean square errors of lower halves, in levels: of the mean of draws, of a mean image."""
     half = images.shape[1] // 2
     truth = images[:, half:].astype(np.float64)
@@ -199,8 +199,8 @@ def run(args):
         panels.append((f"{name}, {bits.mean():.2f} bits/dim", sample(model, shape, args)))
         if name == "pixel_cnn":
             few = held_out[:8]
-            completed = complete(model, few, levels, args, COMPLETIONS * 4)
-            ours, mean = measure_completions(completed, few, train, levels)
+            completed = complete(model, few, args, COMPLETIONS * 4)
+            ours, mean = measure_completions(completed, few, train)
             results["completion_error"], results["error_of_the_mean_image"] = ours, mean
             save_completions(
                 out / "completions.png", few, completed[:COMPLETIONS].astype(np.uint8), levels

@@ -26,7 +26,7 @@ from tfp_flows import flows, objectives
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
-def of_tfp(flow, size, tolerance, exact):
+def of_tfp(flow, tolerance, exact):
     """TFP's continuous flow around the same network."""
     velocity = flow.bijector.velocity
 
@@ -82,9 +82,7 @@ def main():
         "likelihood, dopri5": likelihood(flow),
     }
     if not args.no_tfp:
-        losses["likelihood, tfb.FFJORD"] = likelihood(
-            of_tfp(flow, args.size, args.tolerance, args.exact)
-        )
+        losses["likelihood, tfb.FFJORD"] = likelihood(of_tfp(flow, args.tolerance, args.exact))
     variables = [v.value for v in network.trainable_variables]
 
     def step(loss):

@@ -101,5 +101,5 @@ def test_pixels_are_compared_and_completed(tmp_path, monkeypatch, capsys):
     guesses = np.tile(images, [3, 1, 1, 1, 1])
     guesses[:, :, 1:] += np.array([0, 1, 2]).reshape(3, 1, 1, 1, 1)
     train = images[:1] + 2
-    ours, mean = pixels.measure_completions(guesses, images, train, 17)
+    ours, mean = pixels.measure_completions(guesses, images, train)
     assert ours == pytest.approx(1.0) and mean == pytest.approx(math.sqrt((4 + 4) / 2.0))
