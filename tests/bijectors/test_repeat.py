@@ -363,6 +363,17 @@ def test_regularizers_and_constraints_are_of_each_step():
     assert norms.max() <= 0.5 + 1e-6 and (norms > 0.3).any()
 
 
+def test_an_optimizer_of_matrices_is_refused():
+    model = model_of(Repeat(coupling(network(dtype="float32")), 3))
+    for muon in (
+        keras.optimizers.Muon(),
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.Muon()),
+    ):
+        with pytest.raises(ValueError, match="Muon tells matrices by their rank.* stacked=False"):
+            model.compile(muon)
+    model_of(coupling(network(dtype="float32"))).compile("muon")
+
+
 def test_the_policy_reaches_the_pattern():
     layer = network(dtype="float32")
     model = model_of(Repeat(coupling(layer), 3))

@@ -188,6 +188,24 @@ def test_recipes_take_the_context_by_itself(flow, tmp_path):
     np.testing.assert_allclose(again.log_prob(X, context=C), wanted, rtol=1e-6)
 
 
+def test_a_context_reaches_the_base_too_and_is_never_dropped(tmp_path):
+    base = flows.gaussian([2], context_size=3, seed=0)
+    base.trainable_variables[0].assign_add(RNG.normal(size=[3, 4]).astype("float32"))
+    for size in (None, 3):
+        found = flows.maf([2], num_layers=1, hidden_units=(4,), base=base, context_size=size)
+        wanted = FlowModel(found).log_prob(X, C)
+        np.testing.assert_allclose(found.log_prob(X, context=C), wanted, rtol=1e-5)
+        FlowModel(found).save(tmp_path / "flow.keras")
+        loaded = tfp_flows.load(tmp_path / "flow.keras").distribution
+        np.testing.assert_allclose(loaded.log_prob(X, context=C), wanted, rtol=1e-5)
+    plain = flows.maf([2], num_layers=1, hidden_units=(4,))
+    for act in (lambda: plain.log_prob(X, context=C), lambda: plain.sample(5, context=C)):
+        with pytest.raises(ValueError, match="got a context, which this bijector would ignore"):
+            act()
+    with pytest.raises(TypeError, match="unexpected keyword label; the only one is `context`"):
+        plain.log_prob(X, label=C)
+
+
 def test_labels_that_are_no_vectors(flow):
     model = FlowModel(flow)
     labels = np.array([0, 1, 2, 1, 0])

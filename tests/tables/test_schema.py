@@ -66,6 +66,18 @@ def test_codes_come_back():
     assert list(back["grid"]) == [61.7, -0.3, 0.3]
 
 
+def test_units_beyond_float64_are_refused():
+    rng = np.random.default_rng(0)
+    for column, values, message in (
+        (tables.real(), 1e-310 * rng.normal(size=9), "the deviation .* beyond float64"),
+        (tables.real(), 1e300 * rng.normal(size=9), "the deviation .* beyond float64"),
+        (tables.count(), 10**13 + rng.integers(0, 10**13, 9), "steps of 1 are too fine"),
+    ):
+        schema = tables.Schema({"a": column})
+        with pytest.raises(ValueError, match=f"column 'a': .*{message}"):
+            schema.measured(schema.encode({"a": values}))
+
+
 def test_a_description_is_that_of_the_schema():
     rng = np.random.default_rng(0)
     heaped = np.where(rng.random(4000) < 0.5, 1.0, np.round(rng.normal(size=4000), 1))
@@ -103,6 +115,82 @@ def test_nan_among_strings_is_no_level():
     np.testing.assert_array_equal(schema.encode(frame)[:, 0], [0, np.nan, 1, 1])
 
 
+def test_whole_numbers_are_counts_with_holes_and_without_repeats():
+    unique = np.arange(40)
+    frame = {
+        "unique": unique,
+        "below": unique - 20,
+        "holes": np.where(unique % 7 == 0, np.nan, unique),
+        "listed": [None, *range(39)],
+        "fractions": np.where(unique % 7 == 0, np.nan, unique + 0.5),
+    }
+    schema = tables.Schema.infer(frame, verbose=False)
+    found = {name: (c.kind, c.step) for name, c in schema.columns.items()}
+    whole = ("count", 1.0)
+    assert found["unique"] == found["holes"] == found["listed"] == whole
+    assert found["below"] == ("real", 1.0) and found["fractions"][1] is None
+
+
+def test_a_guess_takes_the_frame_that_it_was_made_of():
+    rng = np.random.default_rng(0)
+    for dtype in ("float16", "float32", "float64"):
+        for rows in (5, 40):
+            for unit in (1e-3, 1.0, 1e4):
+                values = (unit * rng.normal(size=rows)).astype(dtype)
+                frame = {"a": np.append(values, values[0])}  # One that repeats.
+                schema = tables.Schema.infer(frame, verbose=False)
+                assert schema.columns["a"].step is None or dtype == "float16"
+                schema.encode(frame)
+
+
+def test_columns_of_pandas():
+    pandas = pytest.importorskip("pandas")
+    text, flag = ["a", "b", None, "b"] * 3, [True, False, None, True] * 3
+    frame = pandas.DataFrame(
+        {
+            "text": pandas.array(text, dtype="string"),
+            "flag": pandas.array(flag, dtype="boolean"),
+            "code": pandas.Categorical([30, 10, 10, None] * 3, categories=[10, 20, 30]),
+            "whole": pandas.array([1, None, 5, 2] * 3, dtype="Int64"),
+        }
+    )
+    schema = tables.Schema.infer(frame, verbose=False)
+    found = {name: (c.kind, c.levels) for name, c in schema.columns.items()}
+    assert found == {
+        "text": ("categorical", ("a", "b")),
+        "flag": ("categorical", (False, True)),
+        "code": ("categorical", (10, 20, 30)),
+        "whole": ("count", None),
+    }
+    back = schema.decode(schema.encode(frame))
+    for name in frame:
+        given, found = frame[name].isna(), back[name].isna()
+        assert (given == found).all() and (frame[name][~given] == back[name][~given]).all()
+
+
+@pytest.mark.parametrize("unit", ["ns", "us", "D"])
+def test_times_are_no_numbers(unit):
+    for kind in ("datetime64", "timedelta64"):
+        times = np.arange(30).astype(f"{kind}[{unit}]")
+        with pytest.raises(TypeError, match="column 'a': expected numbers, strings or Booleans"):
+            tables.Schema.infer({"a": times})
+        with pytest.raises(TypeError, match="column 'a': expected numbers, got"):
+            tables.Schema({"a": tables.real()}).encode({"a": times})
+
+
+@pytest.mark.parametrize("step", [1 / 3, 1 / 12, 1 / 32, 0.1, 2.54])
+def test_grids_without_a_short_decimal_come_back(step):
+    for column, low in (
+        (tables.real(step), 0.0),
+        (tables.bounded(1 / 3, 1 / 3 + 40 * step, step), 1 / 3),
+    ):
+        schema = tables.Schema({"a": column})
+        values = low + step * np.arange(41)
+        once = np.asarray(schema.decode(schema.encode({"a": values}))["a"])
+        np.testing.assert_allclose(once, values, rtol=0.0, atol=1e-6 * step)
+        np.testing.assert_array_equal(schema.decode(schema.encode({"a": once}))["a"], once)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="the frame has no column 'z'"):
         tables.Schema.infer({"a": [1.0, 2.0]}, z=tables.count())
@@ -116,6 +204,10 @@ def test_bad_arguments():
     row = type("Series", (), {"to_frame": None})()  # As pandas's.
     with pytest.raises(TypeError, match=r"got Series. For one row take frame.iloc\[\[0\]\]"):
         tables.Schema.infer(row)
+    with pytest.raises(ValueError, match=r"'a': expected one value a row, .* of shape \[3, 2\]"):
+        tables.Schema.infer({"a": [[1, 2]] * 3})
+    with pytest.raises(ValueError, match=r"'a': expected values within 2\^53 steps of 1, got 1"):
+        tables.Schema({"a": tables.count()}).encode({"a": [1, 2**60 + 1]})
     with pytest.raises(ValueError, match="low must be below high"):
         tables.bounded(2, 1)
     with pytest.raises(ValueError, match="the steps of 0.3 must lead from 0 to 1"):

@@ -55,6 +55,12 @@ DISCRETE = {
         np.arange(-4, 5) / 4.0,
     ),
     "heaped": (tables.positive(step=0.1), heaped_frame, np.arange(1, 60_000) / 10.0),
+    # More steps from zero than an int32 counts.
+    "heaped far off": (
+        tables.real(step=1.0),
+        lambda rng: 3e9 + rng.choice([0.0, 1.0, 5.0, 50.0], 300),
+        3e9 + np.arange(-3000.0, 3000.0),
+    ),
 }
 OTHER = {"other": tables.real()}
 
@@ -68,7 +74,7 @@ def test_probabilities_of_all_values_sum_to_one(kind):
         seen = np.array(column.levels, object)[seen]
     schema = tables.Schema({**OTHER, "it": column})
     schema = measured(schema, {"other": rng.normal(size=len(seen)), "it": seen})
-    assert schema.columns["it"].is_heaped or kind != "heaped"
+    assert schema.columns["it"].is_heaped or "heaped" not in kind
     rows = rows_of(schema)
     for other in (-0.7, 0.3):
         x = np.stack([np.full(len(values), other), values], axis=1)
@@ -212,6 +218,14 @@ def test_an_outlier_has_a_finite_score_and_gradient():
     # No worse than by its own column, but for the share.
     alone = -1e6 / schema.columns["other"].scale + math.log(1e-4)
     assert found[0] > 2.1 * alone
+
+
+def test_a_heaped_column_knows_values_far_beyond_its_heaps():
+    column = tables.count().measured(np.repeat([1.0, 5.0, 50.0], 100), "it")
+    assert column.is_heaped
+    far = tf.constant([60.0, 1e6, 2.0**31 + 1, 2.0**33, 1e12, 1e15], tf.float64)
+    below, above = (edge.numpy() for edge in column.edges(far))
+    assert (below <= above).all() and (np.diff(below) > 0).all()
 
 
 def test_the_cells_of_a_heaped_column_are_told_from_their_coordinates():

@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 
 from tfp_flows import FlowModel, flows, tables
+from tfp_flows.models import backup
 from tfp_flows.tables import TableFlow
-from tfp_flows.tables.training import KeepBest
+from tfp_flows.tables.training import KeepBest, split
 
 
 def frame_of(n, seed=0):
@@ -49,7 +50,7 @@ def columns(frame):
 
 @pytest.fixture(scope="module")
 def table():
-    table = TableFlow(tables.Schema(SCHEMA), hidden_units=(32, 32), seed=0)
+    table = TableFlow(tables.Schema(SCHEMA), hidden_units=(32, 32), seed=2)
     table.fit(frame_of(2000), epochs=15, batch_size=100, learning_rate=5e-3, verbose=0)
     return table
 
@@ -156,6 +157,9 @@ def test_a_file_gives_the_same_table_and_trains_on(table, tmp_path):
         if name in ("weight", "wind"):  # To rounding: TensorFlow sums in several threads.
             same = np.isclose(values.astype(float), drawn[name].astype(float), rtol=1e-9)
         assert same.all()
+    # Of one frame the same rows are held out.
+    for one, other in zip(again._split(new, 0.3), table._split(new, 0.3), strict=True):
+        np.testing.assert_array_equal(one, other)
     again.fit(new, epochs=1, verbose=0)
     assert np.isfinite(again.log_prob(new)).all()
     FlowModel(flows.maf([2], num_layers=1, hidden_units=(4,), seed=0)).save(tmp_path / "o.keras")
@@ -209,6 +213,40 @@ def test_held_out_rows_choose_the_weights(patience, epochs):
     # Scored every second epoch; 3.0 after the fourth, and then three times no better.
     assert [log.get("val_loss") for log in logs[:4]] == [None, 5.0, None, 3.0]
     assert model.weights == 3 and len(logs) == epochs + (patience == 3)
+
+
+def test_weights_stay_with_their_rows():
+    weight = np.arange(50.0)  # The first one counts for nothing.
+    x = np.stack([weight, -weight], axis=1)
+    x[7] = np.nan
+    rows, of_rows, held_out, of_held_out = split(x, weight, 0.2, 3, "test")
+    np.testing.assert_array_equal(rows[:, 0], of_rows)
+    np.testing.assert_array_equal(held_out[:, 0], of_held_out)
+    both = np.sort(np.concatenate([of_rows, of_held_out]))
+    np.testing.assert_array_equal(both, np.delete(weight, [0, 7]))
+    assert len(held_out) == 10
+
+
+def test_a_backup_remembers_the_best_weights():
+    keep = KeepBest(lambda: 3.0, cost=1.0, patience=2)
+    model = _Weights()
+    model.weights = "the best"
+    keep.set_model(model)
+    keep.set_params({"epochs": 10})
+    keep.on_epoch_end(0, {})
+    # After an interruption: another one, given what a backup keeps of callbacks.
+    again = KeepBest(lambda: 4.0, cost=1.0, patience=2)
+    for name in (*backup._REMEMBERED, "best_weights"):
+        if hasattr(keep, name):
+            setattr(again, name, getattr(keep, name))
+    model.weights = "others"
+    again.set_model(model)
+    again.set_params({"epochs": 10})
+    again.on_epoch_end(1, {})
+    assert not model.stop_training
+    again.on_epoch_end(2, {})
+    again.on_train_end()
+    assert model.stop_training and model.weights == "the best"
 
 
 def test_a_category_never_seen_is_refused_or_impossible(table):
@@ -276,5 +314,15 @@ def test_what_is_wrong_with_training():
         table.fit({"a": [None, None], "b": ["x", "y"]}, validation=None)
     with pytest.raises(ValueError, match="validation must be a share between 0 and 1"):
         table.fit({"a": [1.0, 2.0], "b": ["x", "y"]}, validation=2.0)
+    for how, message in (
+        ({"validation": 0.9}, "no rows to train on"),
+        ({"validation_split": 0.5}, "no validation_split: give `validation`"),
+        ({"learning_rate": -1.0}, "learning_rate must be positive"),
+        ({"patience": 0}, "patience must be an integer >= 1"),
+        ({"sample_weight": [1.0]}, r"sample_weight must be .* each of the 2 rows, .* shape \[1\]"),
+        ({"sample_weight": [1.0, -1.0]}, "sample_weight must be a finite number >= 0"),
+    ):
+        with pytest.raises(ValueError, match=f"TableFlow.fit: {message}"):
+            table.fit({"a": [1.0, 2.0], "b": ["x", "y"]}, **how)
     with pytest.raises(TypeError, match="expected a tables.Schema, got dict"):
         TableFlow({"a": tables.real()})

@@ -52,7 +52,8 @@ class Repeat(FlowBijector, Unrolled):
     leaves out `BatchNorm` and Keras's own batch normalization. Dropout draws for every step, and
     on the way back again what it drew. What a layer adds by `add_loss` has no way out of the loop;
     regularizers do. Integers that a layer keeps (a MADE's degrees) are the same in all steps. What
-    an optimizer does by variable (`clipnorm`, layer-wise rates) it does by stack.
+    an optimizer does by variable it does by stack: `clipnorm`, layer-wise rates, the norms of LAMB
+    and Adafactor. To Muon a stack of biases would be a matrix: `FlowModel.compile` refuses it.
 
     Args:
       step: any `tfb.Bijector` of that kind: the pattern of the others. Its variables become the

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tfp_flows._checks import positive_integer
 from tfp_flows.bijectors.composition import check_distribution
 from tfp_flows.bijectors.proposal import Proposal, Proposed
 from tfp_flows.distributions.surjected import Surjected
@@ -22,7 +23,8 @@ class Slice(Proposed):
       network: Keras layer from the data `[batch, *event_shape]` to the context, or `None`.
 
     Raises:
-      ValueError: if the proposal's base or context is another.
+      TypeError, ValueError: if `num_kept` is no integer, or below 1; if the proposal's base or
+        context is another.
 
     >>> from tfp_flows import flows
     >>> forget = Slice(flows.maf([1], num_layers=1, hidden_units=(4,), context_size=2), 2)
@@ -39,7 +41,7 @@ class Slice(Proposed):
     def __init__(self, proposal, num_kept, *, network=None):
         super().__init__()
         shape = proposal.event_shape
-        self._num_kept = num_kept
+        self._num_kept = num_kept = positive_integer(num_kept, "num_kept", type(self).__name__)
         event = [*shape[:-1], num_kept]
         self._proposal = Proposal(proposal, event, network, type(self).__name__)
 

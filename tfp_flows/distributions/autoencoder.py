@@ -3,7 +3,6 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.composition import check_distribution, title_of
 from tfp_flows.bijectors.road import Road
 from tfp_flows.distributions.autoregressive import AutoregressiveDistribution
@@ -58,9 +57,6 @@ class Autoencoder(StochasticDistribution):
     def _terms(self, x, noise):
         raise NotImplementedError(f"{type(self).__name__} gives no _terms.")
 
-    def _log_prob(self, x, **kwargs):
-        return super()._log_prob(self._checked(x), **kwargs)
-
     def _log_weight(self, x, noise, context=None):
         log_output, of_prior, of_posterior = self._terms(x, noise)
         axes = list(range(log_output.shape.rank, of_prior.shape.rank))
@@ -74,23 +70,6 @@ class Autoencoder(StochasticDistribution):
         x = tf.cast(x, self._output_road.dtype)
         entries = getattr(self._output, "output", None)
         return x if entries is None else entries.to_network(x)
-
-    def _checked(self, x):
-        title = self._title()
-        x = tf.convert_to_tensor(x)
-        event = self._output.event_shape
-        known = x.shape.rank is not None and x.shape.rank >= event.rank
-        if not known or not x.shape[x.shape.rank - event.rank :].is_compatible_with(event):
-            raise ValueError(
-                f"{title}: expected data of shape {contexts.text(event.as_list())}, got "
-                f"{x.shape}. Reshape them, or state it with tf.ensure_shape."
-            )
-        if x.dtype.is_integer and self.dtype.is_floating and self.num_levels is None:
-            raise TypeError(
-                f"{title}: expected {self.dtype.name}, got {x.dtype.name}: integers have no "
-                "density. Give it a discrete output, or cast them."
-            )
-        return tf.ensure_shape(x, x.shape[: x.shape.rank - event.rank] + event)
 
 
 def distribution_of(output, decoder, latent, dtype, title, name):

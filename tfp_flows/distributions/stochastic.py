@@ -105,8 +105,10 @@ class StochasticDistribution(Unbatched):
     # --- Scores. ---
 
     def _log_prob(self, x, seed=None, noise=None, context=None):
+        x = self._checked(x)
         rank = x.shape.rank - self.event_shape.rank
         batch = tf.shape(x)[:rank]
+        context = self._checked_context(context, batch)
         if noise is None:
             noise = self.draw_noise(tf.unstack(batch, rank), seed)
         if self._num_samples is None:
@@ -133,9 +135,53 @@ class StochasticDistribution(Unbatched):
         x = tf.ensure_shape(x, [*known_sizes(batch), *self.event_shape])
         noise = tf.nest.map_structure(lambda t: spread(t, t.shape.rank - rank), noise)
         if context is not None:
-            shapes = contexts.shapes_of(self.context_size, self.name)
+            shapes = self._shapes_of_context()
             context = contexts.each(lambda c, shape: spread(c, len(shape)), context, shapes)
         return x, noise, context
+
+    def _checked(self, x):
+        """Data as a tensor, if they are of the event's shape and kind."""
+        x, event = tf.convert_to_tensor(x), self.event_shape
+        known = x.shape.rank is not None and x.shape.rank >= event.rank
+        if not known or not x.shape[x.shape.rank - event.rank :].is_compatible_with(event):
+            raise ValueError(
+                f"{self._title()}: expected data of shape {contexts.text(event.as_list())}, got "
+                f"{x.shape}. Reshape them, or state it with tf.ensure_shape."
+            )
+        levels = getattr(self, "num_levels", None)
+        discrete = not x.dtype.is_floating
+        if self.dtype.is_floating and x.dtype != self.dtype and not (discrete and levels):
+            remedy = ". Cast the argument, or build it with that dtype."
+            if discrete:
+                remedy = ": integers have no density. Give it a discrete output, or cast them."
+            raise TypeError(
+                f"{self._title()}: expected {self.dtype.name}, got {x.dtype.name}{remedy}"
+            )
+        return tf.ensure_shape(x, x.shape[: x.shape.rank - event.rank] + event)
+
+    def _checked_context(self, context, batch):
+        """The context as tensors, if it is there, is taken, and broadcasts to a batch shape."""
+        shapes, title = self._shapes_of_context(), self._title()
+        contexts.check(
+            context,
+            shapes,
+            title,
+            required="Pass `context=`.",
+            ignored=", which it would ignore. Leave it out, or build its parts with "
+            "`context_size`.",
+        )
+        context = contexts.each(lambda c, _: tf.convert_to_tensor(c), context, shapes)
+        known = tf.get_static_value(batch)
+        if known is not None:
+            batch = known.tolist()
+            contexts.each(lambda c, s: contexts.check_batch(c, s, batch, title), context, shapes)
+        return context
+
+    def _shapes_of_context(self):
+        return contexts.shapes_of(getattr(self, "context_size", None), self._title())
+
+    def _title(self):
+        return f"{type(self).__name__} '{self.name}'"
 
     def _draw_noise(self, shape, seed):
         raise NotImplementedError(f"{type(self).__name__} gives no _draw_noise.")
@@ -147,6 +193,7 @@ class StochasticDistribution(Unbatched):
 
     def _call_sample_n(self, sample_shape, seed, context=None):
         sample_shape = tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
+        context = self._checked_context(context, sample_shape)
         drawn = self._draw(sample_shape, tfp.random.sanitize_seed(seed), context)
         return tf.ensure_shape(drawn, [*known_sizes(sample_shape), *self.event_shape])
 

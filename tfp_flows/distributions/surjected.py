@@ -1,5 +1,7 @@
 """Data that a transform which is no bijection makes of a latent with a density."""
 
+import math
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -138,7 +140,13 @@ class Surjected(StochasticDistribution):
         own, *rest = noise
         z, contribution = self._transform.inverse(x, own, context)
         z = tf.cast(z, self._distribution.dtype)
-        return self._road.log_prob(z, context, *rest) + contribution
+        log_weight = self._road.log_prob(z, context, *rest) + contribution
+        if self.num_levels is None:
+            return log_weight
+        # In a graph no transform can refuse what is no level.
+        axes = list(range(-self._event.rank, 0))
+        possible = tf.reduce_all((x >= 0) & (x < self.num_levels), axis=axes)
+        return tf.where(possible, log_weight, tf.constant(-math.inf, log_weight.dtype))
 
     def has_mean(self, context=None):
         """Whether the latent can be drawn at another temperature than 1."""

@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 from tfp_flows import bijectors, conditioners
 from tfp_flows import elementwise as elementwise_maps
 from tfp_flows._checks import forms_of, one_of, positive_integer, positive_integers
+from tfp_flows.flows._keywords import split_for
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -326,20 +327,6 @@ def make_base(base, event_shape, *, trainable, dtype):
     return tfd.Independent(family(loc, scale), len(event_shape), name="base")
 
 
-@keras.saving.register_keras_serializable(package="tfp_flows")
-def context_to_bijector(kwargs):
-    """Splits the keywords of a flow's methods as TFP does, with `context=` for the bijector."""
-    kwargs = dict(kwargs)
-    of_distribution = kwargs.pop("distribution_kwargs", {})
-    of_bijector = dict(kwargs.pop("bijector_kwargs", {}))
-    if kwargs.get("context") is not None:
-        of_bijector["context"] = kwargs.pop("context")
-    kwargs.pop("context", None)
-    if kwargs:
-        raise TypeError(f"flow: unexpected keyword {', '.join(kwargs)}; the only one is `context`.")
-    return of_distribution, of_bijector
-
-
 def flow_of(base, bijector, *, support=None, name):
     """The distribution of a recipe. If it is conditional, its methods take `context=`.
 
@@ -352,7 +339,7 @@ def flow_of(base, bijector, *, support=None, name):
     if support is not None:
         constraint = constraint_of(support, bijector, name)
         bijector = bijectors.Chain([constraint, bijector])
-    split = None if bijector.context_size is None else context_to_bijector
+    split = split_for(base, bijector)
     return tfd.TransformedDistribution(base, bijector, kwargs_split_fn=split, name=name)
 
 

@@ -89,7 +89,8 @@ def glow(
       stacked: whether the steps of a level run in a loop (`bijectors.Repeat`): the same flow, with
         the same weights for the same seed, that starts in a time that hardly grows with depth.
         `True` takes the least memory, for a step of training that is a tenth slower. Default:
-        from 8 steps on, with what is needed for the gradient kept.
+        from 8 steps on, with what is needed for the gradient kept. Optimizers that look at a
+        variable as a whole (LAMB, `clipnorm`) see a stack: see `bijectors.Repeat`.
       seed: `int`; the same seed gives the same initial weights.
       dtype: float32 (default) or float64.
       name: name of the distribution.

@@ -7,6 +7,9 @@ import numpy as np
 from tfp_flows import _checks
 from tfp_flows.metrics._samples import slices, squared_distances, two_samples
 
+# Squared distances are sure to this share of the squared norms of both rows.
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class PrecisionRecall:
@@ -81,8 +84,11 @@ def precision_recall(samples, data, *, num_neighbors=5):
         raise ValueError(f"{title}: all rows are equal: there is no manifold. Look at the samples.")
     in_data_balls = np.zeros(len(samples), int)
     in_sample_balls, covered = np.zeros(len(data), bool), np.zeros(len(data), bool)
+    norms = [_ROUNDING * np.sum(rows * rows, axis=1) for rows in (samples, data)]
     for part in slices(len(samples), len(data)):
         squares = squared_distances(samples[part], data).numpy()
+        # Of whole numbers many are at the radius itself: rounding must not decide.
+        squares -= norms[0][part, None] + norms[1]
         inside = squares <= data_radii
         in_data_balls[part] = inside.sum(axis=1)
         covered |= inside.any(axis=0)

@@ -42,6 +42,7 @@ from tfp_flows.models.summary import summary_lines
 from tfp_flows.models.variables import (
     TensorFlowVariables,
     actnorms_of,
+    check_optimizer_of_stacks,
     conditioners_of,
     flags_of,
     raw_variables_of,
@@ -423,6 +424,7 @@ class FlowModel(Steps, Checks, Noise, Density, Completing, Persistence, keras.Mo
         replicas.check_optimizer(
             self.distribute_strategy, optimizer, self.distribution, jit_compile, title
         )
+        check_optimizer_of_stacks(optimizer, self.distribution, title)
         size = check_size(
             micro_batch_size, self.distribution, self._networks, self.objective, title
         )

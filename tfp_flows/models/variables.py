@@ -27,6 +27,18 @@ def repeats_of(distribution):
     return [module for module in distribution.submodules if isinstance(module, Repeat)]
 
 
+def check_optimizer_of_stacks(optimizer, distribution, title):
+    """Refuses an optimizer to which a stack of weights is not what each of them is."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    repeats = repeats_of(distribution)
+    if repeats and isinstance(inner, keras.optimizers.Muon):
+        raise ValueError(
+            f"{title}: Muon tells matrices by their rank, and in the loop '{repeats[0].name}' all "
+            "weights of a kind are one variable: biases would be matrices, and kernels none. "
+            "Build the flow with stacked=False (a Chain), or take another optimizer."
+        )
+
+
 @keras.saving.register_keras_serializable(package="tfp_flows")
 class TensorFlowVariables(keras.layers.Layer):
     """Holds the raw `tf.Variable`s of a distribution as Keras variables.

@@ -17,6 +17,9 @@ _SPREAD = 0.01
 # A heaped grid is kept as a histogram: of as many cells at most, with as many rows in each.
 _MOST_CELLS, _ROWS_PER_CELL = 2000, 20
 _ON_GRID = 1e-6
+_MOST_STEPS = 2.0**53  # Beyond, float64 has no place for every step.
+# Cells of a width below this, in the standardized coordinate, are lost in rounding.
+_LEAST_WIDTH = 1e-11
 
 NUMERIC = ("real", "positive", "bounded", "count", "ordinal")
 KINDS = (*NUMERIC, "categorical", "angle")
@@ -152,10 +155,15 @@ class Column:
         if self.step is not None and known.size:
             cells = (found - self._origin) / self.step
             near = np.round(cells)
-            # Of float32, too, whose 61.7 is not that of float64.
-            rounding = np.clip(_ON_GRID * np.abs(cells), _ON_GRID, 0.05)
             self._refuse(
-                np.abs(cells - near) > rounding,
+                np.abs(cells) > _MOST_STEPS,
+                found,
+                name,
+                f"values within 2^53 steps of {self.step:g}",
+                "Subtract what they have in common, or leave `step` out",
+            )
+            self._refuse(
+                np.abs(cells - near) > rounding_of(cells),
                 found,
                 name,
                 f"multiples of {self.step:g}",
@@ -179,13 +187,14 @@ class Column:
             return np.round(codes).astype(np.int64)
         if self.step is None:
             return codes
-        # Of 0.1 * 617 the shortest number within the grid: 61.7.
+        # Of 0.1 * 617 the shortest number within the grid: 61.7. Thirds have no short one.
         digits = max(0, 2 - math.floor(math.log10(self.step)))
-        return np.round(codes, digits)
+        short = np.round(codes, digits)
+        return np.where(np.abs(short - codes) < 0.5 * _ON_GRID * self.step, short, codes)
 
     def _encode_levels(self, values, name, unseen):
         index = {level: n for n, level in enumerate(self.levels)}
-        codes = np.array([np.nan if _is_missing(v) else index.get(v, -1) for v in values], float)
+        codes = np.array([np.nan if is_missing(v) else index.get(v, -1) for v in values], float)
         strange = np.flatnonzero(codes == -1)
         if len(strange) and unseen == "refuse":
             raise ValueError(
@@ -240,8 +249,9 @@ class Column:
         edge = values + offset
         if not self.is_heaped:
             return self.coordinate(edge)[0]
-        cells = tf.cast(tf.round((values - self._origin) / self.step), tf.int32)
-        number = cells - self.first_cell + (1 if offset > 0 else 0)
+        # As floats: a value far off has a number that no int32 holds.
+        number = tf.round((values - self._origin) / self.step) - float(self.first_cell)
+        number += 1.0 if offset > 0 else 0.0
         below, above = self._shares_at(number)
         z = self._smooth(edge)[0]
         below = (1.0 - _SPREAD) * below + _SPREAD * tf.sigmoid(z)
@@ -251,7 +261,7 @@ class Column:
     def _shares_at(self, number):
         """The shares of the training rows below and above the edges of these numbers."""
         shares = np.concatenate([[0.0], np.cumsum(self.cell_shares)])
-        number = tf.clip_by_value(number, 0, len(shares) - 1)
+        number = tf.cast(tf.clip_by_value(number, 0.0, len(shares) - 1.0), tf.int32)
         below = tf.gather(tf.constant(shares / shares[-1]), number)
         return below, tf.gather(tf.constant(1.0 - shares / shares[-1]), number)
 
@@ -347,11 +357,24 @@ class Column:
             self, location=0.0, scale=1.0, first_cell=None, cell_shares=None
         )
         t = plain.coordinate(tf.constant(known))[0].numpy()
-        plain = dataclasses.replace(
-            plain, location=float(t.mean()), scale=float(t.std() / _DEVIATION)
-        )
+        with np.errstate(all="ignore"):
+            location, scale = float(t.mean()), float(t.std()) / _DEVIATION
+        if not (math.isfinite(location) and 0.0 < scale < math.inf):
+            raise ValueError(
+                f"column '{name}': the mean {location:g} and the deviation "
+                f"{scale * _DEVIATION:g} of its training rows are beyond float64. Give it in other "
+                "units."
+            )
+        plain = dataclasses.replace(plain, location=location, scale=scale)
         if self.step is None or self.kind == "ordinal":
             return plain
+        below, above = (edge.numpy() for edge in plain.edges(tf.constant(known)))
+        if (above - below).min() < _LEAST_WIDTH:
+            raise ValueError(
+                f"column '{name}': steps of {self.step:g} are too fine for its values, which go to "
+                f"{np.abs(known).max():g}, to have probabilities in float64. Take tables.real() or "
+                "tables.positive() without a step, or subtract what they have in common."
+            )
         cells = np.round((known - self._origin) / self.step).astype(np.int64)
         first, count = int(cells.min()), int(cells.max() - cells.min()) + 1
         if count > _MOST_CELLS or len(known) < _ROWS_PER_CELL * len(np.unique(cells)):
@@ -371,8 +394,17 @@ def _are_heaped(shares, rows, width=5):
     return bool(off > 0.1 + 2.0 * by_chance)
 
 
-def _is_missing(value):
-    return value is None or value != value or type(value).__name__ in ("NAType", "NaTType")
+def rounding_of(cells):
+    """How far off a whole number of steps a value may be: as far as 61.7 in float32 is."""
+    return np.clip(_ON_GRID * np.abs(cells), _ON_GRID, 0.05)
+
+
+def is_missing(value):
+    """Whether an entry of a frame is missing."""
+    # NA of pandas first: it compares to nothing, itself included.
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return value != value
 
 
 # --- The kinds. ---

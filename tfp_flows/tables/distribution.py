@@ -142,6 +142,11 @@ class TableDistribution(Unbatched):
         """The `tables.Schema`, with what it measured."""
         return self._schema
 
+    @property
+    def seed(self):
+        """That of the random orders."""
+        return self._seed
+
     def _event_shape(self):
         return tf.TensorShape([len(self._columns)])
 

@@ -11,6 +11,8 @@ from tfp_flows.tables.column import Column
 _STEPS = [m * 10.0**k for k in range(6, -7, -1) for m in (5.0, 1.0)]
 # More levels than this are names of rows rather than categories.
 _MOST_LEVELS = 1000
+# Steps from 0 to a value of a grid that is guessed.
+_MOST_CELLS = 1e9
 
 
 @keras.saving.register_keras_serializable(package="tfp_flows")
@@ -55,8 +57,11 @@ class Schema:
 
             numbers             real; positive, if none is below 0 and the logarithm is less skewed;
                                 on a grid, if all are multiples of a decimal step and repeat
-            whole numbers       count if none is negative, else real with step 1
-            strings, Booleans   categorical; of an ordered pandas categorical, ordinal
+            whole numbers       count if none is negative, else real with step 1; floats are taken
+                                for whole numbers where some are missing and the others are whole,
+                                as pandas has integers with holes
+            strings, Booleans   categorical
+            pandas categories   categorical or, if they are ordered, ordinal, with all their levels
 
         It cannot see that a number is bounded, an angle, or the name of a category, nor the order
         of levels: say so by keyword, or in the schema. Missing entries are looked past.
@@ -186,43 +191,55 @@ def columns_in(frame, owner):
         raise ValueError(f"{owner}: expected columns of one length, got {lengths}.")
     if not next(iter(lengths.values())):
         raise ValueError(f"{owner}: the frame has no rows.")
-    return {name: _array(values) for name, values in frame.items()}
+    arrays = {name: _array(values) for name, values in frame.items()}
+    for name, values in arrays.items():
+        if values.ndim != 1:
+            raise ValueError(
+                f"{owner}: column '{name}': expected one value a row, got an array of shape "
+                f"{list(values.shape)}. Make a column of each of its entries."
+            )
+    return arrays
 
 
 def _array(values):
-    """A column as an array, its pandas categories as `.categories` of a subclass's."""
+    """A column as an array, its pandas categories as the `.levels` of a subclass."""
     categories = getattr(getattr(values, "dtype", None), "categories", None)
     # A list of strings and NaN would become one of strings, "nan" among them.
     texts = isinstance(values, (list, tuple)) and any(isinstance(v, str) for v in values)
     found = np.asarray(values, object if texts or categories is not None else None)
-    if found.dtype.kind in "fiub":
+    if found.dtype.kind in "fiub" or found.ndim != 1:
         return found
-    plain = [None if columns_of._is_missing(v) else v for v in found.tolist()]
+    if found.dtype.kind in "mM":
+        found = found.astype(f"{found.dtype.kind}8[us]")  # `tolist` makes numbers of nanoseconds.
+    plain = [None if columns_of.is_missing(v) else v for v in found.tolist()]
     found = np.empty(len(plain), object)
     found[:] = plain
-    if categories is not None and values.dtype.ordered:
-        found = found.view(_Ordered)
-        found.levels = list(categories)
+    if categories is not None:
+        found = found.view(_Categories)
+        found.levels, found.ordered = list(categories), values.dtype.ordered
     return found
 
 
-class _Ordered(np.ndarray):
-    """A column whose levels have an order."""
+class _Categories(np.ndarray):
+    """A column whose levels are said."""
 
     levels: list
+    ordered: bool
 
 
 def _guess(values, name):
-    if isinstance(values, _Ordered):
-        return columns_of.ordinal(values.levels)
-    known = [v for v in values if not columns_of._is_missing(v)]
+    known = [v for v in values if not columns_of.is_missing(v)]
     if not known:
         raise ValueError(f"Schema.infer: column '{name}' is empty. Drop it.")
-    if all(isinstance(v, (str, bool, np.bool_)) for v in known):
-        levels = sorted(set(known), key=lambda v: (str(type(v)), v))
-        if len(levels) < 2:
+    said = isinstance(values, _Categories)
+    if said or all(isinstance(v, (str, bool, np.bool_)) for v in known):
+        different = set(known)
+        levels = values.levels if said else sorted(different, key=lambda v: (str(type(v)), v))
+        if len(different) < 2:
             raise ValueError(f"Schema.infer: column '{name}' is constant: {known[0]!r}. Drop it.")
-        if len(levels) > _MOST_LEVELS or (len(levels) == len(known) and len(known) > 20):
+        if said and values.ordered:
+            return columns_of.ordinal(levels)
+        if len(levels) > _MOST_LEVELS or len(different) == len(known) > 20:
             raise ValueError(
                 f"Schema.infer: column '{name}' has {len(levels)} different values in "
                 f"{len(known)} rows: names, not categories. Drop it, or say what it is by keyword."
@@ -238,9 +255,10 @@ def _guess(values, name):
         raise ValueError(f"Schema.infer: column '{name}' holds infinite values. Drop those rows.")
     if (found == found[0]).all():
         raise ValueError(f"Schema.infer: column '{name}' is constant: {found[0]:g}. Drop it.")
-    step = _step_of(found, np.finfo(values.dtype).eps if values.dtype.kind == "f" else 0.0)
-    if step is not None and step >= 1.0 and values.dtype.kind in "iub":
+    holes = len(known) < len(values) and (found == np.round(found)).all()
+    if (values.dtype.kind in "iub" or holes) and np.abs(found).max() < _MOST_CELLS:
         return columns_of.count() if found.min() >= 0 else columns_of.real(step=1.0)
+    step = _step_of(found, np.finfo(values.dtype).eps if values.dtype.kind == "f" else 0.0)
     if found.min() > 0.0 and abs(_skewness(np.log(found))) < abs(_skewness(found)):
         return columns_of.positive(step)
     return columns_of.real(step)
@@ -252,12 +270,17 @@ def _step_of(values, rounding):
         return None
     for step in _STEPS:
         cells = values / step
-        whole = np.abs(cells - np.round(cells)) < 1e-6 + 2.0 * rounding * np.abs(cells)
-        if np.abs(cells).max() < 1e9 and (whole & ((np.round(cells) != 0) | (values == 0))).all():
+        # No wider than what `encode` takes.
+        near = np.minimum(1e-6 + 2.0 * rounding * np.abs(cells), columns_of.rounding_of(cells))
+        whole = np.abs(cells - np.round(cells)) <= near
+        if np.abs(cells).max() < _MOST_CELLS and (
+            (whole & ((np.round(cells) != 0) | (values == 0))).all()
+        ):
             return step
     return None
 
 
 def _skewness(values):
-    z = values - values.mean()
-    return (z**3).mean() / max((z**2).mean(), 1e-300) ** 1.5
+    z = values / np.abs(values).max()  # Of no unit that its cubes could leave float64 by.
+    z -= z.mean()
+    return (z**3).mean() / max((z**2).mean(), 1e-200) ** 1.5

@@ -4,13 +4,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_flows import conditioners, plots
-from tfp_flows._checks import integer, positive_integer
+from tfp_flows._checks import integer, positive_integer, positive_number
 from tfp_flows.models import FlowModel
 from tfp_flows.models.sampling import stateless_seed
 from tfp_flows.saving import load
+from tfp_flows.tables import training
 from tfp_flows.tables.distribution import TableDistribution
 from tfp_flows.tables.schema import Schema
-from tfp_flows.tables.training import KeepBest, make_optimizer
 
 # Rows at a time: every column of them is scored at every place of the order.
 _ROWS = 4096
@@ -87,6 +87,7 @@ class TableFlow:
         learning_rate=2e-3,
         validation=0.1,
         patience=10,
+        sample_weight=None,
         verbose="auto",
         callbacks=(),
         **kwargs,
@@ -100,10 +101,12 @@ class TableFlow:
           frame: the training rows. Its entries may be missing.
           epochs: `int >= 1`, at most.
           batch_size: `int >= 1`, rows of a step.
-          learning_rate: of the first step.
+          learning_rate: number `> 0`, of the first step.
           validation: share of the rows that is held out, or a frame of them, or `None` for none.
             At most 2,000 of them are scored at a time.
-          patience: number of scorings without a better one, after which it ends.
+          patience: `int >= 1`, number of scorings without a better one, after which it ends.
+          sample_weight: a number `>= 0` for each row of the frame: how often it counts, among the
+            rows that are held out, too. Default: once.
           verbose: as of `keras.Model.fit`.
           callbacks: Keras callbacks, to go with its own.
           **kwargs: what else `FlowModel.fit` takes.
@@ -115,42 +118,46 @@ class TableFlow:
         title = "TableFlow.fit"
         epochs = positive_integer(epochs, "epochs", title)
         batch_size = positive_integer(batch_size, "batch_size", title)
-        x, held_out = self._split(frame, validation)
+        learning_rate = positive_number(learning_rate, "learning_rate", title)
+        patience = positive_integer(patience, "patience", title)
+        for other in ("validation_split", "validation_data"):
+            if kwargs.get(other) is not None:
+                raise ValueError(f"{title}: no {other}: give `validation`, a share or a frame.")
+        x, weight, held_out, held_out_weight = self._split(frame, validation, sample_weight)
         if self._model is None:
             self._build(x)
         steps = epochs * -(-len(x) // batch_size)
-        self._model.compile(make_optimizer(learning_rate, steps))
+        self._model.compile(training.make_optimizer(learning_rate, steps))
         own = []
         if held_out is not None:
-            some = held_out[:2000]
+            some, of_some = held_out[:2000], held_out_weight[:2000]
             # A scoring goes through them once for each column, half as dear as a step.
             cost = 0.5 * len(some) * len(self._schema) / len(x)
-            own = [KeepBest(lambda: -self._log_prob(some).mean(), cost, patience)]
+
+            def loss():
+                return -np.average(self._log_prob(some), weights=of_some)
+
+            own = [training.KeepBest(loss, cost, patience)]
+        callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
         return self._model.fit(
             x,
             batch_size=batch_size,
             epochs=epochs,
+            sample_weight=None if sample_weight is None else weight,
             verbose=verbose,
             callbacks=[*own, *callbacks],
             **kwargs,
         )
 
-    def _split(self, frame, validation):
-        x = self._schema.encode(frame, owner="TableFlow.fit")
-        empty = np.isnan(x).all(axis=1)
-        x = x[~empty]  # They say nothing.
-        if validation is None:
-            return x, None
-        if isinstance(validation, (int, float)):
-            if not 0.0 < validation < 1.0:
-                raise ValueError(
-                    "TableFlow.fit: validation must be a share between 0 and 1, a frame, or None, "
-                    f"got {validation!r}."
-                )
-            order = np.random.default_rng(self._seed).permutation(len(x))
-            count = int(round(validation * len(x)))
-            return x[order[count:]], x[order[:count]] if count else None
-        return x, self._schema.encode(validation, owner="TableFlow.fit: validation")
+    def _split(self, frame, validation, weight=None):
+        """Encoded rows to train on and to hold out, or `None`, each with their weights."""
+        title = "TableFlow.fit"
+        x = self._schema.encode(frame, owner=title)
+        parts = training.split(x, weight, validation, self._seed, title)
+        if isinstance(validation, (int, float)) or validation is None:
+            return parts
+        held_out = self._schema.encode(validation, owner=f"{title}: validation")
+        return *parts[:2], held_out, np.ones(len(held_out))
 
     def _build(self, x):
         schema = self._schema.measured(x)
@@ -322,7 +329,7 @@ class TableFlow:
                 f"TableFlow.load: '{filepath}' holds no table but a {type(rows).__name__} "
                 f"'{rows.name}'. Load it by tfp_flows.load."
             )
-        table = cls(rows.schema, name=rows.name)
+        table = cls(rows.schema, seed=rows.seed, name=rows.name)
         table._model = model
         return table
 
