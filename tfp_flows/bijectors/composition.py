@@ -186,6 +186,13 @@ def check_distribution(part, what, title, remedy=""):
         )
 
 
+def entries_of(distribution):
+    """What `tfd.Independent` and `tfd.Sample` put together; of others, the distribution itself."""
+    while isinstance(distribution, (stock.Independent, tfd.Sample)):
+        distribution = distribution.distribution
+    return distribution
+
+
 # --- What a composition takes. ---
 
 

@@ -4,12 +4,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import context as contexts
-from tfp_flows.bijectors import stock
-from tfp_flows.bijectors.composition import check_distribution, title_of
+from tfp_flows.bijectors.composition import check_distribution, entries_of, title_of
 from tfp_flows.bijectors.road import Road
 from tfp_flows.distributions.unbatched import known_sizes
 
-tfb, tfd = tfp.bijectors, tfp.distributions
+tfb = tfp.bijectors
 
 
 class Conditioned(tfp.distributions.Distribution):
@@ -144,9 +143,7 @@ class Conditioned(tfp.distributions.Distribution):
         return [tensor.shape[: tensor.shape.rank - rank] for tensor, rank in self._tensors()]
 
     def _default_event_space_bijector(self):
-        base = self._road.base
-        while isinstance(base, (stock.Independent, tfd.Sample)):
-            base = base.distribution
+        base = entries_of(self._road.base)
         of_base = base.experimental_default_event_space_bijector()
         if of_base is None:
             return None  # TFP's word for integers, and for what says nothing of its support.

@@ -180,9 +180,6 @@ class StochasticDistribution(Unbatched):
     def _shapes_of_context(self):
         return contexts.shapes_of(getattr(self, "context_size", None), self._title())
 
-    def _title(self):
-        return f"{type(self).__name__} '{self.name}'"
-
     def _draw_noise(self, shape, seed):
         raise NotImplementedError(f"{type(self).__name__} gives no _draw_noise.")
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_flows.bijectors import context as contexts
+from tfp_flows.bijectors.composition import entries_of
 
 tfd = tfp.distributions
 
@@ -123,8 +124,7 @@ class Example:
 
 def _levels_of(distribution):
     """Of a distribution of integers 0 to n - 1 the number n, else `None`."""
-    while isinstance(distribution, (tfd.Independent, tfd.Sample)):
-        distribution = distribution.distribution
+    distribution = entries_of(distribution)
     if isinstance(distribution, tfd.Bernoulli):
         return 2
     if isinstance(distribution, tfd.Categorical):
