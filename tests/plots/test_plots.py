@@ -54,6 +54,15 @@ def test_pairs_of_arrays():
     assert drawn(figure)[1:4] == b"PNG"
 
 
+def test_bins_of_whole_numbers_hold_equally_many():
+    x = np.repeat(np.arange(53.0), 3)[:, None]  # Each of them as often.
+    axis = plots.pairs(x).axes[0]
+    heights = np.array([patch.get_height() for patch in axis.patches])
+    np.testing.assert_allclose(heights.sum(), 1.0)
+    inner = heights[heights > 0.0][1:-1]
+    assert len(inner) > 20 and np.ptp(inner) < 1e-12
+
+
 def test_pairs_of_frames_show_all_of_the_levels():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(FRAME)
@@ -128,6 +137,8 @@ def test_images_keep_their_greys_and_places():
     assert grid.shape == (2 * 3 - 1, 4 * 4 - 1)
     np.testing.assert_allclose(grid[0, [0, 4, 8, 12]], [0.0, 0.2, 0.4, 0.6])
     np.testing.assert_allclose(grid[3, [0, 4, 8]], [0.8, 1.0, 1.0])  # then white, where none is
+    strip = plots.images(x, columns=6)
+    assert strip.get_size_inches()[1] < 0.3 * strip.get_size_inches()[0]
     colours = tf.random.stateless_uniform([3, 4, 4, 3], seed=[0, 0])
     figure = plots.images({"a": colours, "b": colours}, low=0.0, high=1.0)
     found = figure.axes[1].images[0].get_array()

@@ -162,6 +162,9 @@ def test_columns_of_pandas():
         "code": ("categorical", (10, 20, 30)),
         "whole": ("count", None),
     }
+    times = pandas.Categorical(pandas.to_datetime(["2020-01-01", "2021-01-01"]), ordered=True)
+    with pytest.raises(TypeError, match="column 't': tables.ordinal: .* got Timestamp.* Convert"):
+        tables.Schema.infer({"t": times})
     back = schema.decode(schema.encode(frame))
     for name in frame:
         given, found = frame[name].isna(), back[name].isna()
@@ -214,6 +217,9 @@ def test_bad_arguments():
         tables.bounded(0, 1, step=0.3)
     with pytest.raises(ValueError, match="two levels or more, all different"):
         tables.ordinal(["a", "a"])
+    for levels in (["a", None], ["a", float("nan")], [["a"], ["b"]], [b"a", b"b"]):
+        with pytest.raises(TypeError, match=r"levels that are strings, numbers or Booleans, got"):
+            tables.categorical(levels)
     with pytest.raises(TypeError, match="expected a list of levels, got 'abc'"):
         tables.categorical("abc")
     with pytest.raises(ValueError, match="step must be positive"):

@@ -46,10 +46,15 @@ def images(x, *, columns=8, low=None, high=None):
             f"{owner}: low must be below high, got {low:g} and {high:g}. Of images that are all of "
             "one value, give both."
         )
-    figure, axes = figure_of(owner, 1, len(panels), (5.0 * len(panels), 5.3))
+    grids = {
+        name: _grid(np.clip((one - low) / (high - low), 0.0, 1.0), columns)
+        for name, one in panels.items()
+    }
+    tall = max(grid.shape[0] / grid.shape[1] for grid in grids.values())
+    height = 5.0 * min(tall, 2.0) + 0.3  # As tall as the tallest, but for strips.
+    figure, axes = figure_of(owner, 1, len(panels), (5.0 * len(panels), height))
     figure.get_layout_engine().set(wspace=0.04)
-    for axis, (name, one) in zip(axes[0], panels.items(), strict=True):
-        grid = _grid(np.clip((one - low) / (high - low), 0.0, 1.0), columns)
+    for axis, (name, grid) in zip(axes[0], grids.items(), strict=True):
         axis.imshow(grid[..., 0] if grid.shape[-1] == 1 else grid, cmap="gray", vmin=0.0, vmax=1.0)
         axis.set_title(name)
         axis.set_axis_off()

@@ -204,6 +204,12 @@ class _Column:
         """Edges of the histogram."""
         if self.levels is not None:
             return np.arange(len(self.levels) + 1) - 0.5
+        held = np.concatenate(self.values)
+        if (held[~np.isnan(held)] % 1.0 == 0.0).all():
+            # As many whole numbers in each bin: else it would be higher where there is one more.
+            low, high = np.floor(self.limits[0]), np.ceil(self.limits[1])
+            width = max(1.0, np.ceil((high - low) / _BINS))
+            return np.arange(low - 0.5, high + width, width)
         return np.linspace(*self.limits, _BINS + 1)
 
     def ticks(self, axis, *, shown):

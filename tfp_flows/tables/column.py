@@ -472,7 +472,7 @@ def ordinal(levels):
     """A column of levels that have an order.
 
     Args:
-      levels: list of them, in that order.
+      levels: list of them, in that order: strings, numbers or Booleans.
 
     >>> ordinal(["S", "M", "L"]).describe()
     'ordinal with 3 levels: S, M, L (log-probability)'
@@ -484,7 +484,7 @@ def categorical(levels):
     """A column of levels without an order.
 
     Args:
-      levels: list of them.
+      levels: list of them: strings, numbers or Booleans.
 
     >>> categorical(["red", "blue"]).describe()
     'categorical with 2 levels: red, blue (log-probability)'
@@ -513,6 +513,13 @@ def _levels(levels, kind):
     if isinstance(levels, (str, bytes, numbers.Number)):
         raise TypeError(f"tables.{kind}: expected a list of levels, got {levels!r}.")
     levels = tuple(v.item() if isinstance(v, np.generic) else v for v in levels)
+    strange = [v for v in levels if is_missing(v) or not isinstance(v, (str, int, float))]
+    if strange:
+        raise TypeError(
+            f"tables.{kind}: expected levels that are strings, numbers or Booleans, got "
+            f"{strange[0]!r}: a file keeps no others, and what is missing is no level. Convert "
+            "them: str(level), or column.cat.rename_categories(str) in pandas."
+        )
     if len(levels) < 2 or len(set(levels)) < len(levels):
         raise ValueError(
             f"tables.{kind}: expected two levels or more, all different, got {list(levels)[:10]}."

@@ -238,13 +238,13 @@ def _guess(values, name):
         if len(different) < 2:
             raise ValueError(f"Schema.infer: column '{name}' is constant: {known[0]!r}. Drop it.")
         if said and values.ordered:
-            return columns_of.ordinal(levels)
+            return _of_levels(columns_of.ordinal, levels, name)
         if len(levels) > _MOST_LEVELS or len(different) == len(known) > 20:
             raise ValueError(
                 f"Schema.infer: column '{name}' has {len(levels)} different values in "
                 f"{len(known)} rows: names, not categories. Drop it, or say what it is by keyword."
             )
-        return columns_of.categorical(levels)
+        return _of_levels(columns_of.categorical, levels, name)
     if not all(isinstance(v, numbers.Real) for v in known):
         raise TypeError(
             f"Schema.infer: column '{name}': expected numbers, strings or Booleans, got "
@@ -262,6 +262,13 @@ def _guess(values, name):
     if found.min() > 0.0 and abs(_skewness(np.log(found))) < abs(_skewness(found)):
         return columns_of.positive(step)
     return columns_of.real(step)
+
+
+def _of_levels(kind, levels, name):
+    try:
+        return kind(levels)
+    except TypeError as error:
+        raise TypeError(f"Schema.infer: column '{name}': {error}") from None
 
 
 def _step_of(values, rounding):

@@ -1,5 +1,7 @@
 """A table: a frame in, a frame out."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -369,9 +371,10 @@ class TableFlow:
                 "conditional_log_prob": [tf.TensorSpec(rows, tf.bool)],
                 "complete": [tf.TensorSpec([2], tf.int32)],
             }
-            # One trace for any number of rows: a table has many operations.
+            # One trace for any number of rows: a table has many operations. A partial, for of one
+            # method TensorFlow counts the traces of all tables together, and warns.
             self._functions[method] = tf.function(
-                getattr(self._model.distribution, method),
+                functools.partial(getattr(self._model.distribution, method)),
                 input_signature=[tf.TensorSpec(rows, tf.float64), *second.get(method, [])],
                 autograph=False,
             )
