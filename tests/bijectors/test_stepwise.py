@@ -146,7 +146,7 @@ def test_gradients_of_a_numeric_map_in_a_loop_are_those_of_the_closed_way(rows):
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([x, y])
         last = tf.reshape(flow.forward(tf.identity(x)), [3])[2]
-        back = tf.unstack(tf.reshape(flow.inverse(y), [3]))
+        back = tf.unstack(tf.reshape(flow.inverse(tf.identity(y)), [3]))
     jacobian = np.stack([np.reshape(tape.gradient(entry, y), [3]) for entry in back])
     row = np.linalg.inv(jacobian)[2]  # Of dy/dx, and dy/dw = -(dy/dx) dx/dw.
     np.testing.assert_allclose(np.reshape(tape.gradient(last, x), [3]), row, rtol=1e-8, atol=1e-10)
