@@ -53,13 +53,16 @@ def increasing_root(function, y, parameters, bracket, *, name, max_iterations=_M
         def gradient(x_bar):
             # For a second derivative x has to be a function of the arguments again.
             known = solve(y, *parameters) if record.could_possibly_record() else x
+            # In the gradient of a loop the arguments are those of another graph, where this tape
+            # sees nothing.
+            own = [tf.identity(p) for p in parameters]
             with tf.GradientTape() as tape:
-                tape.watch(parameters)
-                value, log_slope = function(known, parameters)
+                tape.watch(own)
+                value, log_slope = function(known, own)
             y_bar = x_bar * tf.exp(-log_slope)
             return y_bar, *tape.gradient(
                 value,
-                parameters,
+                own,
                 output_gradients=-y_bar,
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )

@@ -120,6 +120,37 @@ def test_gradient_inside_a_compiled_function():
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("rows", [False, True])
+def test_gradients_of_a_numeric_map_in_a_loop_are_those_of_the_closed_way(rows):
+    """Of y = f(x) the gradients are those of x = f^-1(y), which no loop goes."""
+    numeric, kwargs = elementwise.get("bernstein"), {"seed": 0, "dtype": "float64"}
+    count, kwargs = numeric.num_parameters, {**kwargs, "filters": 3, "zero_output": False}
+    if rows:
+        net = conditioners.RowConvNet(count, **kwargs)
+        flow = bijectors.MaskedConvolution(net, [3, 1, 1], numeric, dtype=tf.float64)
+    else:
+        net = conditioners.WaveNet([3, 1], count, **kwargs)
+        flow = bijectors.MaskedAutoregressive(net, numeric, dtype=tf.float64)
+    rng = np.random.default_rng(0)
+    for v in flow.trainable_variables:
+        v.assign_add(0.3 * rng.normal(size=v.shape))
+    weights, x = flow.trainable_variables, tf.constant(rng.normal(size=(1, *flow._domain)))
+    y = flow.forward(x)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([x, y])
+        last = tf.reshape(flow.forward(tf.identity(x)), [3])[2]
+        back = tf.unstack(tf.reshape(flow.inverse(tf.identity(y)), [3]))
+    jacobian = np.stack([np.reshape(tape.gradient(entry, y), [3]) for entry in back])
+    row = np.linalg.inv(jacobian)[2]  # Of dy/dx, and dy/dw = -(dy/dx) dx/dw.
+    np.testing.assert_allclose(np.reshape(tape.gradient(last, x), [3]), row, rtol=1e-8, atol=1e-10)
+    found = tape.gradient(last, weights, unconnected_gradients="zero")
+    bars = [tf.constant(-r) for r in row]
+    wanted = tape.gradient(back, weights, bars, unconnected_gradients="zero")
+    assert max(float(tf.reduce_max(abs(g))) for g in wanted) > 1e-3
+    for got, want in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-10)
+
+
 def test_second_derivatives():
     bijector, u = own(), tf.constant(np.random.default_rng(0).normal(size=(2, 4)))
 

@@ -223,9 +223,10 @@ def _solve(y, parameters, name):
         def gradient(z_bar):
             # For a second derivative z has to be a function of the arguments again.
             known = solve(y, *parameters) if record.could_possibly_record() else z
+            # As in `increasing_root`: of the graph that this runs in.
+            own = r, s, b = [tf.identity(p) for p in parameters]
             with tf.GradientTape() as tape:
-                tape.watch(parameters)
-                r, s, b = parameters
+                tape.watch(own)
                 bend = tf.tanh(tf.linalg.matvec(s, known) + b)
                 value = known + tf.linalg.matvec(r, bend)
             steep = (1.0 - tf.square(bend))[..., tf.newaxis]
@@ -233,7 +234,7 @@ def _solve(y, parameters, name):
             y_bar = tf.linalg.triangular_solve(
                 jacobian, z_bar[..., tf.newaxis], lower=False, adjoint=True
             )[..., 0]
-            return y_bar, *tape.gradient(value, parameters, output_gradients=-y_bar)
+            return y_bar, *tape.gradient(value, own, output_gradients=-y_bar)
 
         return z, gradient
 
