@@ -131,6 +131,9 @@ def test_a_planted_oddity_is_found_and_named(table):
         found["log_prob"].astype(float), table.log_prob(frame)[found["row"].astype(int)]
     )
     assert (np.diff(found["surprise"].astype(float)) <= 0).all()
+    found = columns(table.rank({name: [None, values[17]] for name, values in frame.items()}))
+    assert list(found["row"]) == [1, 0] and found["surprise"][1] == -np.inf
+    assert found["column"][0] == "weight" and not isinstance(found["column"][1], str)
 
 
 def test_hidden_entries_are_scored_given_the_others(table):

@@ -218,7 +218,8 @@ class TableFlow:
 
         Returns:
           A frame of one row for each of `frame`'s, the most unusual first: `row`, its number;
-          `surprise`; `column`, the name of the entry; and `log_prob`, of the whole row.
+          `surprise`; `column`, the name of the entry; and `log_prob`, of the whole row. A row
+          without an entry comes last, with -inf and no name.
         """
         x = self._encoded(frame, "rank", unseen)
         found, expected = self._in_parts(self._function("each_log_prob"), x)
@@ -226,7 +227,8 @@ class TableFlow:
         worst = surprise.argmax(axis=1)
         most = surprise[np.arange(len(x)), worst]
         order = np.argsort(-most, kind="stable")
-        names = np.array(self._schema.names, object)
+        names = np.array([*self._schema.names, None], object)
+        worst = np.where(np.isneginf(most), -1, worst)
         return _frame(
             {
                 "row": order,
