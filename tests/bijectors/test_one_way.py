@@ -267,3 +267,23 @@ def test_repeated_layers_start_from_draws_of_their_own():
 def test_seeds_are_checked(make):
     with pytest.raises(TypeError, match="seed must be an integer >= 0, got 'a' of type str"):
         make(2, seed="a")
+
+
+def test_gradients_in_a_loop_are_those_without():
+    x = tf.constant(np.random.default_rng(0).normal(size=(3, 2)))
+    flow = bijectors.Sylvester(2, r=[0.5, -0.3, 0.4], seed=0, dtype=tf.float64)
+
+    @tf.function(autograph=False)
+    def gradients(in_loop):
+        with tf.GradientTape() as tape:
+            if in_loop:
+                _, y = tf.while_loop(
+                    lambda n, _: n < 2, lambda n, v: (n + 1, flow.inverse(v)), (0, x)
+                )
+            else:
+                y = flow.inverse(flow.inverse(x))
+            total = tf.reduce_sum(y**2)
+        return tape.gradient(total, flow.trainable_variables)
+
+    for found, wanted in zip(gradients(True), gradients(False), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-10)

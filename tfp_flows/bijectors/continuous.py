@@ -45,7 +45,8 @@ class Continuous(Estimated):
       context_size: size of the flow's context, or `None`. Default: one less than the network's own
         `context_size`.
       seed: `int` that the noise of the estimate comes from. Default 0. In training each pass
-        has noise of its own for each row; outside all rows have the same, at every call.
+        has noise of its own for each row, and each replica draws its rows' by itself; outside of it
+        all rows have the same, at every call.
       passes: number of training passes so far, or the variable that counts them; with "hutchinson"
         alone.
       name, **kwargs: as `FlowBijector`.

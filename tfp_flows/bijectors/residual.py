@@ -47,7 +47,8 @@ class Residual(Estimated):
         1e-5 in float32, 1e-12 in float64, or what c allows.
       context_size: size of the context, or `None`. Default: the network's own `context_size`.
       seed: `int` that the estimate's noise comes from. Default 0. In training each pass has noise
-        of its own for each row; outside all rows have the same, at every call.
+        of its own for each row, and each replica draws its rows' by itself; outside of it all rows
+        have the same, at every call.
       passes: number of training passes so far, or the variable that counts them; with "series"
         alone.
       name, **kwargs: as `FlowBijector`.
