@@ -201,7 +201,7 @@ def test_the_graph_and_the_cache_do_not_grow_with_the_number_of_steps():
         return kept, len(graph.node) + sum(len(f.node_def) for f in graph.library.function)
 
     assert sizes(64) == sizes(8)
-    assert sizes(8)[0] == 3  # 1 + 2, the dilations
+    assert sizes(8)[0] == 5  # 2 + 3, the dilations and the step itself
 
 
 def test_half_precision_networks_are_sampled_in_the_dtype_of_the_bijector():
@@ -257,6 +257,21 @@ class Short(RunningSum):
     num_steps = 3
 
 
+class InPairs(RunningSum):
+    """Its steps know their place in a cycle as an integer."""
+
+    cycle = 2
+
+    def step(self, cache, s, previous, phase):
+        there = tf.debugging.assert_equal(s % 2, phase)
+        with tf.control_dependencies([there]):
+            return super().step(cache + (0.0, 1e-9)[phase], s, previous)
+
+
+class InThrees(RunningSum):
+    cycle = 3
+
+
 class CallAlone(keras.layers.Layer):
     """The network of `RunningSum`, without steps."""
 
@@ -293,6 +308,12 @@ def test_a_step_of_the_wrong_shape():
         MAF(Narrow(), size=4).forward(tf.zeros([2, 4]))
 
 
+def test_steps_that_are_told_their_place_in_a_cycle():
+    u = tf.constant(np.random.default_rng(0).normal(size=(2, 4)))
+    y = MAF(InPairs(dtype="float64"), size=4, dtype=tf.float64).forward(u)
+    np.testing.assert_allclose(y, own().forward(u), atol=1e-8)
+
+
 def test_a_sound_network_passes_and_gets_its_weights_back():
     layer = RunningSum()
     bijector = MAF(layer, size=4)
@@ -306,6 +327,7 @@ def test_a_sound_network_passes_and_gets_its_weights_back():
     [
         (Twice, r"each of the 4 entries once, got one of shape \[4, 1\]"),
         (Short, "has 3 num_steps, but step_entries of 4 steps"),
+        (InThrees, "has a cycle of 3, which must divide its 4 steps"),
     ],
 )
 def test_wrong_step_entries(layer, message):

@@ -23,6 +23,10 @@ context is what the network's `call` takes, n rows of it. All are of `dtype`, fl
 also where `call` computes in bfloat16. `step` must give what `call` gives: `validate_args` of the
 bijectors and `testing.assert_bijector` compare the two.
 
+Where what a step does depends on its place in a cycle, as that of a channel in a pixel, the network
+may offer a divisor of S, `cycle`. It is then told the place, s modulo `cycle`, as a Python integer:
+`step(cache, s, previous, phase=place)`.
+
 >>> import keras
 >>> from tfp_flows import bijectors
 >>> class AfterTheLast(keras.layers.Layer):
@@ -79,6 +83,11 @@ def entries_of(layer, size, title):
             f"{title}: '{layer.name}' has {layer.num_steps} num_steps, but step_entries of "
             f"{len(entries)} steps. They must be equal."
         )
+    if len(entries) % getattr(layer, "cycle", 1):
+        raise ValueError(
+            f"{title}: '{layer.name}' has a cycle of {layer.cycle}, which must divide its "
+            f"{len(entries)} steps."
+        )
     return entries.astype(np.int32)
 
 
@@ -134,20 +143,23 @@ def run(layer, drive, act, context, *, num_parameters, title):
     driven = drive if in_order else tf.gather(drive, order, axis=1)
     driven = tf.reshape(driven, [n, steps, width, *drive.shape[2:]])
     driven = tf.transpose(driven, [1, 0, *range(2, driven.shape.rank)])
-    count = None
+    cycle, count = getattr(layer, "cycle", None), None
+    told = [{}] if cycle is None else [{"phase": phase} for phase in range(cycle)]
 
     def body(s, previous, cache, results):
         nonlocal count
-        parameters, cache = layer.step(cache, s, previous)
-        if not parameters.shape.is_compatible_with([None, num_parameters, width]):
-            raise ValueError(
-                f"{title}: a step of '{layer.name}' must give parameters of shape [n, "
-                f"{num_parameters}, {width}], got {parameters.shape}."
-            )
-        parameters = tf.unstack(tf.cast(parameters, drive.dtype), num=num_parameters, axis=1)
-        found = act(driven[s], parameters)
-        count = len(found)
-        return s + 1, found[0], cache, results.write(s, tf.stack(found))
+        for phase in told:
+            parameters, cache = layer.step(cache, s, previous, **phase)
+            if not parameters.shape.is_compatible_with([None, num_parameters, width]):
+                raise ValueError(
+                    f"{title}: a step of '{layer.name}' must give parameters of shape [n, "
+                    f"{num_parameters}, {width}], got {parameters.shape}."
+                )
+            parameters = tf.unstack(tf.cast(parameters, drive.dtype), num=num_parameters, axis=1)
+            found = act(driven[s], parameters)
+            count = len(found)
+            s, previous, results = s + 1, found[0], results.write(s, tf.stack(found))
+        return s, previous, cache, results
 
     state = (
         tf.constant(0),
@@ -157,7 +169,11 @@ def run(layer, drive, act, context, *, num_parameters, title):
     )
     # The bound lets XLA differentiate the loop.
     *_, results = tf.while_loop(
-        lambda s, *_: s < steps, body, state, maximum_iterations=steps, parallel_iterations=1
+        lambda s, *_: s < steps,
+        body,
+        state,
+        maximum_iterations=steps // len(told),
+        parallel_iterations=1,
     )
     results = tf.transpose(results.stack(), [1, 2, 0, 3])  # [count, n, steps, width]
     results = tf.reshape(results, [count, n, len(order)])

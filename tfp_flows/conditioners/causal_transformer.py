@@ -169,12 +169,13 @@ class CausalTransformer(SequenceConditioner):
         return _linear(h, self._last)
 
     def _layer(self, h, layer, attend):
-        heads = _linear(_normalized(h, layer["norm_1"]), layer["attended"])
-        # [n, steps, 3, heads, size] to three times [n, heads, steps, size].
-        sizes = [3, self.num_heads, self.width // self.num_heads]
-        heads = tf.reshape(heads, [-1, h.shape[1], *sizes])
-        attended = attend(*tf.unstack(tf.transpose(heads, [2, 0, 3, 1, 4])))
-        attended = tf.reshape(tf.transpose(attended, [0, 2, 1, 3]), [-1, h.shape[1], self.width])
+        steps, heads, size = h.shape[1], self.num_heads, self.width // self.num_heads
+        parts = _linear(_normalized(h, layer["norm_1"]), layer["attended"])
+        parts = tf.unstack(tf.reshape(parts, [-1, steps, 3, heads, size]), axis=2)
+        attended = attend(*map(_swapped, parts))
+        if steps > 1:
+            attended = tf.transpose(attended, [0, 2, 1, 3])
+        attended = tf.reshape(attended, [-1, steps, self.width])
         h += _linear(attended, layer["attention"])
         wide = _linear(_normalized(h, layer["norm_2"]), layer["wide"])
         return h + _linear(self.activation(wide), layer["narrow"])
@@ -194,7 +195,8 @@ class CausalTransformer(SequenceConditioner):
         if a_step is not None:
             share = product(self._by_step(a_step), *in_dtype(dtype, self._kernel_step_context))
             offset += tf.transpose(share, [1, 0, 2])
-        size = [n, self.num_heads, self.num_steps, self.width // self.num_heads]
+        # One row a step of a head of an example.
+        size = [n * self.num_heads * self.num_steps, self.width // self.num_heads]
         empty = tf.zeros(size, dtype)
         return offset, tuple((empty, empty) for _ in range(self.num_layers))
 
@@ -203,14 +205,19 @@ class CausalTransformer(SequenceConditioner):
         offset, kept = cache
         before = tf.where(s > 0, self._with_one(previous), tf.zeros([], previous.dtype))
         h = (_linear(before, self._in) + offset[s])[:, tf.newaxis]
-        places = tf.range(self.num_steps)
-        here = (places == s)[:, tf.newaxis]
+        number, size = self.num_steps, self.width // self.num_heads
+        rows = s + number * tf.range(tf.shape(previous)[0] * self.num_heads)[:, tf.newaxis]
         now = []
 
-        def attend(q, k, v):
-            keys, values = kept[len(now)]
-            now.append((tf.where(here, k, keys), tf.where(here, v, values)))
-            return _attend(q, *now[-1], places <= s)
+        def attend(q, *new):
+            # In place, where the rest would be copied by a selection.
+            both = [
+                tf.tensor_scatter_nd_update(old, rows, tf.reshape(t, [-1, size]))
+                for old, t in zip(kept[len(now)], new, strict=True)
+            ]
+            now.append(tuple(both))
+            both = [tf.reshape(t, [-1, self.num_heads, number, size]) for t in both]
+            return _attend(q, *both, tf.range(number) <= s)
 
         for layer in self._layers_in_order:
             h = self._layer(h, layer, attend)
@@ -222,6 +229,13 @@ class CausalTransformer(SequenceConditioner):
 def _linear(x, weights):
     kernel, bias = in_dtype(x.dtype, *weights)
     return add_bias(product(x, kernel), bias)
+
+
+def _swapped(x):
+    """`[n, steps, heads, size]` to `[n, heads, steps, size]`."""
+    if x.shape[1] == 1:  # Of one step nothing moves.
+        return tf.reshape(x, [-1, x.shape[2], 1, x.shape[3]])
+    return tf.transpose(x, [0, 2, 1, 3])
 
 
 def _attend(q, k, v, seen):

@@ -155,7 +155,9 @@ class PixelCNN(RasterConditioner):
         return {
             "above": tuple(tf.zeros([n, reach, width, filters], dtype) for _ in layers),
             "down": tf.zeros([width, self.num_layers, n, 2 * filters], dtype),
-            "left": tuple(tf.zeros([n, reach * filters], dtype) for _ in layers),
+            "left": tuple(
+                tuple(tf.zeros([n, filters], dtype) for _ in range(reach)) for _ in layers
+            ),
         }
 
     def _kept_at_row(self, kept, above, shares, row):
@@ -172,15 +174,15 @@ class PixelCNN(RasterConditioner):
         return {
             "above": tuple(rows),
             "down": tf.transpose(tf.stack(downs), [2, 0, 1, 3]),
-            "left": tuple(tf.zeros_like(left) for left in kept["left"]),
+            "left": tf.nest.map_structure(tf.zeros_like, kept["left"]),
         }
 
     def _features_of_pixel(self, kept, left, column):
         h = left
         down, columns = tf.unstack(kept["down"][column], num=self.num_layers), []
         for i, layer in enumerate(self._layers_in_order):
-            near = tf.concat([kept["left"][i], h], -1)
-            columns.append(near[:, self.filters :])
-            z = tf.matmul(near, as_matrix(layer["left"], h.dtype)) + down[i]
+            near = (*kept["left"][i], h)
+            columns.append(near[1:])
+            z = tf.matmul(tf.concat(near, -1), as_matrix(layer["left"], h.dtype)) + down[i]
             h += self._residual(gate(z), layer)
         return h, {**kept, "left": tuple(columns)}

@@ -122,13 +122,7 @@ class RasterConditioner(StepwiseConditioner):
         left = convolved(padded(image[:, :, :-1], left=first), self._first_left)
         h = self._features(above, left, self._shares(vector, a_pixel, dtype))
         h = product(h, *in_dtype(dtype, self._hidden))
-        own, bias, last, last_bias = self._head(dtype)
-        out = []
-        for i in range(channels):
-            hidden = h + product(x[..., : channels - 1], own[i]) if i else h
-            hidden = self.activation(add_bias(hidden, bias[i]))
-            out.append(add_bias(product(hidden, last[i]), last_bias[i]))
-        return tf.stack(out, -1)
+        return tf.stack([self._out(h, x[..., :i], i) for i in range(channels)], -1)
 
     def _shares(self, vector, a_pixel, dtype):
         """The context's share of each layer, `[n, H or 1, W or 1, size]`, or `None`."""
@@ -142,18 +136,21 @@ class RasterConditioner(StepwiseConditioner):
         number = self.num_layers
         return [None] * number if share is None else tf.split(share, number, axis=-1)
 
-    def _head(self, dtype):
-        rest = in_dtype(dtype, self._hidden_bias, self._last, self._last_bias)
-        if self._own is None:
-            return None, *rest
-        before = self.event_shape[-1] - 1
-        earlier = np.tril(np.ones([before, before], bool))[..., np.newaxis]
-        (own,) = in_dtype(dtype, self._own)
-        # The first channel has none before it.
-        own = tf.pad(tf.where(earlier, own, tf.zeros([], dtype)), [[1, 0], [0, 0], [0, 0]])
-        return own, *rest
+    def _out(self, h, earlier, channel):
+        """Parameters of a channel, from the features' share and the channels before it."""
+        weights = (self._hidden_bias, self._last, self._last_bias)
+        bias, last, last_bias = (w[channel] for w in in_dtype(h.dtype, *weights))
+        if channel:
+            (own,) = in_dtype(h.dtype, self._own)
+            h += product(earlier, own[channel - 1, :channel])
+        return add_bias(product(self.activation(add_bias(h, bias)), last), last_bias)
 
     # --- Step by step. ---
+
+    @property
+    def cycle(self):
+        """The channels of a pixel are made one after the other."""
+        return self.event_shape[-1]
 
     def init_cache(self, n, context, dtype):
         """What is known before the first step: see `tfp_flows.bijectors.stepwise`.
@@ -166,7 +163,8 @@ class RasterConditioner(StepwiseConditioner):
         cache = {
             "rows": tf.zeros([n, self._first_reach, width, channels + 1], dtype),
             "row": tf.zeros([n, width, channels + 1], dtype),
-            "pixel": tf.zeros([n, channels], dtype),
+            "columns": tuple(tf.zeros([n, channels + 1], dtype) for _ in range(self._first_reach)),
+            "pixel": tuple(tf.zeros([n, 1], dtype) for _ in range(channels)),
             "layers": self._kept_at_first(n, dtype),
             "shared": tf.zeros([n, self.hidden_filters], dtype),
         }
@@ -176,44 +174,33 @@ class RasterConditioner(StepwiseConditioner):
             cache["contexts"] = tf.transpose(a_pixel, [1, 0, 2, 3])
         return cache
 
-    def step(self, cache, s, previous):
+    def step(self, cache, s, previous, phase):
         """Parameters of step s, `[n, P, 1]`: see `tfp_flows.bijectors.stepwise`."""
         _, width, channels = self.event_shape
-        channel, place = s % channels, s // channels
         # What was made last is the channel before this one, of this pixel or of the last.
-        known = tf.range(channels) == (channel - 1) % channels
-        cache = {**cache, "pixel": tf.where(known, previous, cache["pixel"])}
-        if channels == 1:
+        pixel = list(cache["pixel"])
+        pixel[phase - 1] = previous
+        cache = {**cache, "pixel": tuple(pixel)}
+        if phase == 0:
+            place = s // channels
             cache = self._next_pixel(cache, place % width, place // width)
-        else:
-            cache = tf.cond(
-                channel == 0,
-                lambda: self._next_pixel(cache, place % width, place // width),
-                lambda: cache,
-            )
-        own, bias, last, last_bias = self._head(previous.dtype)
-        hidden = cache["shared"] + tf.gather(bias, channel)
-        if own is not None:
-            hidden += tf.matmul(cache["pixel"][:, : channels - 1], tf.gather(own, channel))
-        out = tf.matmul(self.activation(hidden), tf.gather(last, channel))
-        out += tf.gather(last_bias, channel)
-        return out[..., tf.newaxis], cache
+        earlier = tf.concat(pixel[:phase], -1) if phase else None
+        return self._out(cache["shared"], earlier, phase)[..., tf.newaxis], cache
 
     def _next_pixel(self, cache, column, row):
         """The cache at the first channel of a pixel."""
         _, width, _ = self.event_shape
-        first, dtype = self._first_reach, cache["row"].dtype
-        done = _with_one(cache["pixel"])[:, tf.newaxis]
+        dtype = cache["row"].dtype
+        done = _with_one(tf.concat(cache["pixel"], -1))
         # Before the first pixel there was none.
         there = (tf.range(width) == (column - 1) % width) & ((row > 0) | (column > 0))
-        cache = {**cache, "row": tf.where(there[:, tf.newaxis], done, cache["row"])}
-        cache["pixel"] = tf.zeros_like(cache["pixel"])
+        cache = {
+            **cache,
+            "row": tf.where(there[:, tf.newaxis], done[:, tf.newaxis], cache["row"]),
+            "columns": (*cache["columns"][1:], done),
+        }
         cache = tf.cond(column == 0, lambda: self._next_row(cache, row), lambda: cache)
-        near = tf.pad(cache["row"], [[0, 0], [first, 0], [0, 0]])
-        # Not a slice: XLA compiles one of moving ends not at all.
-        near = tf.gather(near, column + tf.range(first), axis=1)
-        near = tf.reshape(near, [-1, first * near.shape[-1]])
-        left = tf.matmul(near, as_matrix(self._first_left, dtype))
+        left = tf.matmul(tf.concat(cache["columns"], -1), as_matrix(self._first_left, dtype))
         h, kept = self._features_of_pixel(cache["layers"], left, column)
         (kernel,) = in_dtype(dtype, self._hidden)
         return {**cache, "layers": kept, "shared": tf.matmul(h, kernel)}
@@ -229,6 +216,7 @@ class RasterConditioner(StepwiseConditioner):
             **cache,
             "rows": rows,
             "row": tf.zeros_like(cache["row"]),
+            "columns": tf.nest.map_structure(tf.zeros_like, cache["columns"]),
             "layers": self._kept_at_row(cache["layers"], above, shares, row),
         }
 

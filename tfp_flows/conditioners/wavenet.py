@@ -190,7 +190,10 @@ class WaveNet(SequenceConditioner):
             (kernel,) = in_dtype(dtype, self._kernel_context)
             share = tf.reshape(tf.matmul(vector, kernel), [n, *bias.shape])
             offset += tf.transpose(share, [1, 0, 2])
-        cache = {"offset": offset, "rings": tuple(self._ring(d, n, dtype) for d in self.dilations)}
+        cache = {
+            "offset": offset,
+            "rings": tuple(self._ring(d + 1, n, dtype) for d in self.dilations),
+        }
         if a_step is not None:
             cache["steps"] = tf.transpose(self._by_step(a_step), [1, 0, 2])
         return cache
@@ -203,12 +206,11 @@ class WaveNet(SequenceConditioner):
         """Parameters of step s, `[n, P, C]`: see `tfp_flows.bijectors.stepwise`."""
         dtype, layers = previous.dtype, len(self.dilations)
         rings = list(cache["rings"])
-        now, _, _, residual, shift = self._layers_in(dtype)
-        kernel, bias, earlier = in_dtype(dtype, self._kernel_in, self._bias_in, self._earlier)
+        now, earlier, _, residual, shift = self._layers_in(dtype)
+        kernel, bias = in_dtype(dtype, self._kernel_in, self._bias_in)
         before = tf.where(s > 0, self._with_one(previous), tf.zeros([], dtype))
         h = tf.matmul(before, kernel) + bias
-        old = tf.stack([ring.read(s % d) for ring, d in zip(rings, self.dilations, strict=True)])
-        offset = tf.matmul(old, earlier) + cache["offset"]
+        offset = cache["offset"]
         if "steps" in cache:
             (kernel,) = in_dtype(dtype, self._kernel_step_context)
             share = tf.matmul(cache["steps"][s], kernel)
@@ -217,8 +219,11 @@ class WaveNet(SequenceConditioner):
         offset = tf.unstack(offset)
         gated = []
         for i, dilation in enumerate(self.dilations):
-            rings[i] = rings[i].write(s % dilation, h)
-            gated.append(gate(tf.matmul(h, now[i]) + offset[i]))
+            # First written, then read: as the one needs the other, XLA makes no copy of the ring.
+            rings[i] = rings[i].write(s % (dilation + 1), h)
+            old = rings[i].read((s + 1) % (dilation + 1))
+            z = tf.matmul(h, now[i]) + tf.matmul(old, earlier[i])
+            gated.append(gate(z + offset[i]))
             if i < layers - 1:
                 h += tf.matmul(gated[i], residual[i]) + shift[i]
         out = self._out(tf.concat(gated, -1))

@@ -134,6 +134,11 @@ class Guided(keras.layers.Layer):
         """Those of the layer."""
         return self.layer.step_entries
 
+    @property
+    def cycle(self):
+        """That of the layer, if it has one."""
+        return self.layer.cycle
+
     def build(self, input_shape):
         """Builds the layer."""
         if not self.layer.built:
@@ -170,9 +175,9 @@ class Guided(keras.layers.Layer):
         """That of the layer, of twice the rows."""
         return self.layer.init_cache(2 * n, self._both(n, context), dtype)
 
-    def step(self, cache, s, previous):
+    def step(self, cache, s, previous, **told):
         """Parameters of step s: see `tfp_flows.bijectors.stepwise`."""
-        both, cache = self.layer.step(cache, s, tf.concat([previous, previous], 0))
+        both, cache = self.layer.step(cache, s, tf.concat([previous, previous], 0), **told)
         step = tf.cast(s, both.dtype) if self.annealed_guidance else s
         return _mixed(both, tf.cast(self._weight(step), both.dtype)), cache
 
