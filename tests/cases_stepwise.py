@@ -98,6 +98,19 @@ CASES = {
         # The engine's, checked above; through loops in loops it takes long.
         skip=("log_det_matches_autodiff", "modes_agree"),
     ),
+    "pixel_rnn_by_rows_context": case(
+        MAF,
+        AFFINE,
+        conditioners.RowLSTM,
+        num_layers=2,
+        filters=3,
+        units=2,
+        first_kernel_size=3,
+        shape=[3, 2, 1],
+        places=range(6),
+        context_size=2,
+        skip=("log_det_matches_autodiff", "modes_agree"),  # as above
+    ),
     "transformer_of_patches_context": transformer(
         MAF, AFFINE, shape=[2, 4, 1], places=[0, 0, 1, 1, 0, 0, 1, 1], context_size=2, num_heads=2
     ),

@@ -40,6 +40,7 @@ NETWORKS = {
     "PixelCNN": ([28, 28, 1], {"filters": 32, "num_layers": 6}, (8.0, None)),
     "PixelCNN in colour": ([32, 32, 3], {"filters": 32, "num_layers": 6}, (12.0, None)),
     "DiagonalBiLSTM": ([28, 28, 1], {"filters": 32, "num_layers": 7}, (6.0, None)),
+    "RowLSTM": ([28, 28, 1], {"filters": 32, "num_layers": 7}, (6.0, None)),
     "CausalTransformer": ([28, 28, 1], {"width": 128, "num_layers": 4}, (6.0, 4.0)),
 }
 NAIVE_PASSES = 8

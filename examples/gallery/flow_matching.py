@@ -20,10 +20,10 @@ models = {}
 for coupling in ("independent", "optimal_transport"):
     flow = flows.continuous([2], hidden_units=(96, 96), seed=0)
     model = FlowModel(flow, objective=objectives.FlowMatching(coupling))
-    rate = keras.optimizers.schedules.CosineDecay(1e-2, 80 * 20)
+    rate = keras.optimizers.schedules.CosineDecay(1e-2, 50 * 20)
     model.compile(keras.optimizers.Adam(rate))
     keras.utils.set_random_seed(0)
-    model.fit(x, batch_size=200, epochs=80, verbose=0)
+    model.fit(x, batch_size=200, epochs=50, verbose=0)
     models[coupling] = model
 
 # %% [markdown]

@@ -51,18 +51,21 @@ plt.show()
 # %% [markdown]
 # Of images, row by row: everything within reach above and to the left, and nothing else. Stacked
 # masked convolutions alone would miss a wedge to the upper right, the blind spot; two stacks do
-# not. The BiLSTM's memories reach every earlier pixel in a single layer, but for the last one of
-# the row above, which its first kernel sees where it is near.
+# not. The Row LSTM's memories see a triangle up to the upper edge in a single layer; the BiLSTM's
+# reach every earlier pixel, but for the last one of the row above, which its first kernel sees
+# where it is near.
 
 # %%
 shape, place = [13, 13, 1], [7, 6]
-layers = {"PixelCNN, 1 layer": 1, "PixelCNN, 2 layers": 2, "PixelCNN, 4 layers": 4}
+layers = {"PixelCNN, 1 layer": 1, "PixelCNN, 4 layers": 4}
 fields = {}
 for title, number in layers.items():
     cnn = conditioners.PixelCNN(shape, filters=4, num_layers=number, first_kernel_size=3)
     fields[title] = seen(wake(cnn, shape), shape, place)
-rnn = conditioners.DiagonalBiLSTM(shape, filters=4, num_layers=1, first_kernel_size=3)
-fields["Diagonal BiLSTM, 1 layer"] = seen(wake(rnn, shape), shape, place)
+memories = {"Row LSTM": conditioners.RowLSTM, "Diagonal BiLSTM": conditioners.DiagonalBiLSTM}
+for title, kind in memories.items():
+    rnn = kind(shape, filters=4, num_layers=1, first_kernel_size=3)
+    fields[f"{title}, 1 layer"] = seen(wake(rnn, shape), shape, place)
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.4))
 for axis, (title, field) in zip(axes, fields.items(), strict=True):
     axis.imshow(field, cmap="cividis")

@@ -19,8 +19,8 @@ train, test = train_test_split((x - x.mean(0)) / x.std(0), test_size=500, random
 
 flow = FlowDensity(
     options={"num_layers": 4, "hidden_units": (48,), "elementwise": "rational_quadratic_spline"},
-    epochs=25,
-    patience=25,
+    epochs=15,
+    patience=15,
     random_state=0,
 )
 densities = {

@@ -26,9 +26,13 @@ CASES = {
         lambda **k: conditioners.DiagonalBiLSTM([3, 4, 2], 3, filters=4, num_layers=2, **k),
         (3, 4, 2),
     ),
+    "row_lstm": (
+        lambda **k: conditioners.RowLSTM([3, 4, 2], 3, filters=4, num_layers=2, **k),
+        (3, 4, 2),
+    ),
 }
 ONE_A_STEP = {"wavenet": [6, 3], "pixel_cnn": [4, 5, 3], "transformer": [4, 6, 3]}
-ONE_A_STEP["diagonal_bilstm"] = [3, 4, 3]
+ONE_A_STEP |= {"diagonal_bilstm": [3, 4, 3], "row_lstm": [3, 4, 3]}
 
 
 def perturbed(name, **kwargs):

@@ -34,11 +34,11 @@ class MaskedAutoregressive(FlowBijector):
     take the memory of about three density passes, whatever D is.
 
     A network that goes from one entry to the next with what it kept of the earlier ones
-    (`conditioners.WaveNet`, `PixelCNN`, `DiagonalBiLSTM` and `CausalTransformer`, or your own:
-    `num_steps`, `step_entries`, `init_cache` and `step`, as `tfp_flows.bijectors.stepwise` has
-    them) is run so: S steps of it, each at the cost of one position, in a loop whose graph does not
-    grow with S. Gradients differentiate that loop: they take about four times as long as it does,
-    and the memory of all its steps.
+    (`conditioners.WaveNet`, `PixelCNN`, `DiagonalBiLSTM`, `RowLSTM` and `CausalTransformer`, or
+    your own: `num_steps`, `step_entries`, `init_cache` and `step`, as
+    `tfp_flows.bijectors.stepwise` has them) is run so: S steps of it, each at the cost of one
+    position, in a loop whose graph does not grow with S. Gradients differentiate that loop: they
+    take about four times as long as it does, and the memory of all its steps.
 
     Any other Keras layer whose parameters for an entry depend on earlier entries alone, in
     whatever order, will do as a conditioner. Its sequential direction takes D passes, with a

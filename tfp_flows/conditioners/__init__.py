@@ -19,6 +19,7 @@ from tfp_flows.conditioners.mlp import MLP
 from tfp_flows.conditioners.pixel_cnn import PixelCNN
 from tfp_flows.conditioners.resnet import ResNet
 from tfp_flows.conditioners.row_convnet import RowConvNet
+from tfp_flows.conditioners.row_lstm import RowLSTM
 from tfp_flows.conditioners.vision_transformer import VisionTransformer
 from tfp_flows.conditioners.wavenet import WaveNet
 
@@ -35,6 +36,7 @@ __all__ = [
     "PixelCNN",
     "ResNet",
     "RowConvNet",
+    "RowLSTM",
     "VisionTransformer",
     "WaveNet",
 ]

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfp_flows.conditioners.base import add_bias, at_least_float32
+from tfp_flows.conditioners.memory import lasting, products, remembered
 from tfp_flows.conditioners.raster import RasterConditioner
 from tfp_flows.conditioners.stepwise import in_dtype, product
 
@@ -125,7 +126,7 @@ class DiagonalBiLSTM(RasterConditioner):
                 "beside": kernel("beside", units),
                 "above": kernel("above", units),
                 "bias": self.add_weight(
-                    name=f"{name}_bias", shape=(layers, 4 * units), initializer=_lasting
+                    name=f"{name}_bias", shape=(layers, 4 * units), initializer=lasting
                 ),
             }
 
@@ -174,7 +175,7 @@ class DiagonalBiLSTM(RasterConditioner):
             near = tf.cast(tf.concat([states, above], -1), dtype)
             z = tf.matmul(tf.reshape(near, [2, -1, 2 * self.units]), kernel)
             z = tf.reshape(z, tf.shape(diagonals)[1:]) + diagonals[d]
-            states, memories = _memory(tf.cast(z, memories.dtype), memories)
+            states, memories = remembered(tf.cast(z, memories.dtype), memories)
             # Left of the image there is nothing.
             there = begun[d][:, tf.newaxis]
             states, memories = (
@@ -220,7 +221,7 @@ class DiagonalBiLSTM(RasterConditioner):
         kernels, bias = self._weights(("above", "bias"), right.dtype)
         drives = []
         for i, states in enumerate((made[1], right)):
-            drive = _products(states, kernels[i]) + bias[i][:, tf.newaxis, tf.newaxis]
+            drive = products(states, kernels[i]) + bias[i][:, tf.newaxis, tf.newaxis]
             if shares[0] is not None:
                 share = tf.stack([tf.split(s[:, 0], 2, axis=-1)[i] for s in shares])
                 drive += tf.transpose(share, [0, 2, 1, 3])  # [layers, W or 1, n, 4 * units]
@@ -238,13 +239,13 @@ class DiagonalBiLSTM(RasterConditioner):
         width = self.event_shape[1]
         weights = self._directions[1]
         kernel, beside = in_dtype(f.dtype, weights["input"], weights["beside"])
-        drive += _products(f, kernel)
+        drive += products(f, kernel)
         zeros = tf.zeros_like(drive[:, 0, :, : self.units])
 
         def body(number, states, memories, results):
             column = width - 1 - number
             z = tf.matmul(states, beside) + tf.gather(drive, column, axis=1)
-            states, memories = _memory(z, memories)
+            states, memories = remembered(z, memories)
             return number + 1, states, memories, results.write(column, states)
 
         *_, results = tf.while_loop(
@@ -268,35 +269,13 @@ class DiagonalBiLSTM(RasterConditioner):
         layers = [tf.unstack(weights) for weights in (kernels, *residuals)]
         made, last = [], []
         for i, (kernel, residual, shift) in enumerate(zip(*layers, strict=True)):
-            state, memory = _memory(tf.matmul(f, kernel) + drive[i], memories[i])
+            state, memory = remembered(tf.matmul(f, kernel) + drive[i], memories[i])
             made.append(tf.concat([f, state], -1)[tf.newaxis])
             last.append(tf.stack([state, memory]))
             f += tf.matmul(state + shifted[i], residual) + shift
         here = tf.reshape(tf.range(self.event_shape[1]) == column, [-1, 1, 1])
         kept = {**kept, "made": tf.where(here, tf.stack(made), kept["made"])}
         return f, {**kept, "last": tf.stack(last, axis=1)}
-
-
-def _lasting(shape, dtype=None):
-    """Initial biases: one where a memory is kept."""
-    quarter = shape[-1] // 4
-    one = tf.range(shape[-1]) // quarter == 1
-    return tf.broadcast_to(tf.cast(one, dtype or tf.float32), shape)
-
-
-def _memory(z, memories):
-    """The next h and m, given z and m."""
-    out, keep, enter, what = tf.split(z, 4, axis=-1)
-    memories = tf.sigmoid(keep) * memories + tf.sigmoid(enter) * tf.tanh(what)
-    return tf.sigmoid(out) * tf.tanh(memories), memories
-
-
-def _products(x, kernels):
-    """`[layers, W, n, a]` times `[layers, a, b]`."""
-    layers, width, _, size = x.shape
-    # Where batch axes of 1 broadcast, `tf.matmul` may end the process (TF 2.21 with oneDNN).
-    out = tf.matmul(tf.reshape(x, [layers, -1, size]), kernels)
-    return tf.reshape(out, [layers, width, -1, kernels.shape[-1]])
 
 
 def _skewed(x):

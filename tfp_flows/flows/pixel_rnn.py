@@ -5,14 +5,21 @@ import functools
 import tensorflow as tf
 
 from tfp_flows import conditioners
+from tfp_flows._checks import one_of
 from tfp_flows.flows._parts import event_of
 from tfp_flows.flows._stepwise import stepwise_flow
+
+_NETWORKS = {
+    "diagonal_bilstm": conditioners.DiagonalBiLSTM,
+    "row_lstm": conditioners.RowLSTM,
+}
 
 
 def pixel_rnn(
     event_shape,
     *,
     num_blocks=1,
+    network="diagonal_bilstm",
     filters=32,
     num_layers=7,
     units=None,
@@ -29,20 +36,22 @@ def pixel_rnn(
     name="pixel_rnn",
     **elementwise_kwargs,
 ):
-    """A flow of images: Diagonal BiLSTMs give the map of every entry from those before it.
+    """A flow of images: memories give the map of every entry from those before it.
 
-    As `flows.pixel_cnn`, with memories that see all that is before a pixel in place of convolutions
-    that see what is within reach. A pass goes through `num_layers (H + W - 1)` diagonals in order,
-    so that density takes longer than a PixelCNN's of that width; sampling, entry by entry, takes a
-    few density passes. Blocks go through the image from the first entry to the last and back in
+    As `flows.pixel_cnn`, with memories that see all that is before a pixel (Diagonal BiLSTM), or a
+    triangle of it (Row LSTM), in place of convolutions that see what is within reach. A pass goes
+    through `num_layers (H + W - 1)` diagonals, or `num_layers H` rows, in order, so that density
+    takes longer than a PixelCNN's of that width; sampling, entry by entry, takes a few density
+    passes. Blocks go through the image from the first entry to the last and back in
     turn.
 
     Args:
       event_shape: `[H, W, C]`.
       num_blocks: `int >= 1`, how many autoregressive maps. Default 1.
+      network: `"diagonal_bilstm"` (default), which sees more, or `"row_lstm"`, of fewer steps.
       filters, num_layers, units, hidden_filters, first_kernel_size, activation: of every block's
-        network, as `conditioners.DiagonalBiLSTM`. The defaults are the paper's for MNIST; for
-        colour images it takes 12 layers, `filters=256`.
+        network, as `conditioners.DiagonalBiLSTM` and `conditioners.RowLSTM`. The defaults are the
+        paper's for MNIST; for colour images it takes 12 layers, `filters=256`.
       elementwise: name of a map of `elementwise.get` (`"affine"` by default), or an
         `elementwise.ElementwiseMap`.
       output: with the name of an output of `distributions.get_output`, or an `Output`, the recipe
@@ -67,8 +76,8 @@ def pixel_rnn(
     Raises:
       TypeError: if a count or the seed is no integer, or an argument is neither of `pixel_rnn` nor
         of its map.
-      ValueError: for an event shape of another rank, an even kernel size, an unknown map, a count
-        below 1, or a negative seed.
+      ValueError: for an event shape of another rank, an even kernel size, an unknown network or
+        map, a count below 1, or a negative seed.
 
     >>> flow = pixel_rnn([4, 4, 1], filters=4, num_layers=1, seed=0)
     >>> flow.log_prob(flow.sample(3, seed=[0, 1])).shape
@@ -83,8 +92,9 @@ def pixel_rnn(
       arXiv:1601.06759: 79.20 nats on binarized MNIST, 3.00 bits/dim on CIFAR-10.
     """
     shape = event_of(event_shape, (3,), "pixel_rnn")
+    one_of(network, tuple(_NETWORKS), "network", "pixel_rnn")
     network = functools.partial(
-        conditioners.DiagonalBiLSTM,
+        _NETWORKS[network],
         shape,
         filters=filters,
         num_layers=num_layers,
