@@ -18,6 +18,12 @@ CASES = {
         ),
         (4, 6, 2),
     ),
+    "transformer_of_pixels": (
+        lambda **k: conditioners.CausalTransformer(
+            [2, 3, 2], 3, patch_size=1, num_layers=1, width=4, **k
+        ),
+        (2, 3, 2),
+    ),
     "pixel_cnn": (
         lambda **k: conditioners.PixelCNN([4, 5, 2], 3, filters=4, num_layers=2, **k),
         (4, 5, 2),
@@ -32,7 +38,11 @@ CASES = {
     ),
 }
 ONE_A_STEP = {"wavenet": [6, 3], "pixel_cnn": [4, 5, 3], "transformer": [4, 6, 3]}
-ONE_A_STEP |= {"diagonal_bilstm": [3, 4, 3], "row_lstm": [3, 4, 3]}
+ONE_A_STEP |= {
+    "transformer_of_pixels": [2, 3, 3],
+    "diagonal_bilstm": [3, 4, 3],
+    "row_lstm": [3, 4, 3],
+}
 
 
 def perturbed(name, **kwargs):
@@ -90,7 +100,7 @@ def test_contexts_of_either_kind_and_one_row_for_all(name):
 
 
 @pytest.mark.parametrize("order", ["left-to-right", "right-to-left"])
-@pytest.mark.parametrize("name", ["wavenet", "transformer"])
+@pytest.mark.parametrize("name", ["wavenet", "transformer", "transformer_of_pixels"])
 def test_the_context_of_a_step_is_that_of_its_place(name, order):
     """That of the last step in order reaches no other."""
     shape = ONE_A_STEP[name]

@@ -120,3 +120,13 @@ def test_what_is_refused():
         model.export("nowhere")
     with pytest.raises(ValueError, match=r"a context of shape \[\.\.\., 3\] is required, got none"):
         model.log_prob(X)
+    model.compile(run_eagerly=True)
+    for label, others in ((-1, LABELS), (5, LABELS), (2.5, LABELS.astype("float32"))):
+        wrong = np.where(np.arange(len(X)) == 3, label, others)
+        message = rf"labels from 0 to 4, .* got {label}. Number them so, or give the Embedding a"
+        for use in (model.log_prob, model.fit, model.evaluate):
+            with pytest.raises(ValueError, match=message):
+                use(X, wrong)
+    in_graph = tf.function(lambda c: model.log_prob(X, c))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="expected labels from 0 to 4"):
+        in_graph(tf.where(tf.range(len(X)) == 3, -1, tf.cast(LABELS, tf.int32)))

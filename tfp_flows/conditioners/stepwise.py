@@ -250,4 +250,5 @@ class SequenceConditioner(StepwiseConditioner):
             order = self.step_entries.reshape(-1, channels)[:, 0] // channels
             context = tf.gather(tf.reshape(context, [-1, steps * places, size]), order, axis=1)
             return tf.reshape(context, [-1, steps, places * size])
+        context = tf.reshape(context, [-1, steps, size])  # Of an image, row by row.
         return tf.reverse(context, [1]) if self._is_reversed else context

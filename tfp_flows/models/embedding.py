@@ -33,7 +33,7 @@ class Embedding:
 
     def __call__(self, raw, training=False):
         """The context of a batch of raw conditions."""
-        context = self.layer(raw, training=training)
+        context = self.layer(self.check(raw), training=training)
         contexts.check(
             context,
             self._example.context_shapes,
@@ -42,6 +42,43 @@ class Embedding:
             ignored="",
         )
         return context
+
+    def check(self, raw):
+        """The raw conditions, if they are no labels that an `Embedding` has no vector of.
+
+        Keras takes -1, which often stands for a missing label, for the last one, and 2.7 for 2.
+
+        Raises:
+          ValueError: if they are, of arrays and eager tensors.
+          tf.errors.InvalidArgumentError: of others. Not under XLA, which drops assertions.
+        """
+        layer = self.layer
+        if isinstance(layer, keras.Sequential) and layer.layers:
+            layer = layer.layers[0]
+        if not isinstance(layer, keras.layers.Embedding) or isinstance(raw, (dict, list, tuple)):
+            return raw
+        expected = (
+            f"{self._title}: expected labels from 0 to {layer.input_dim - 1}, of which its "
+            f"context_network '{self.layer.name}' has vectors, got"
+        )
+        remedy = "Number them so, or give the Embedding a larger input_dim."
+        known = tf.get_static_value(raw)
+        if known is None:
+            labels = tf.convert_to_tensor(raw)
+            wrong = ~((labels >= 0) & (labels < layer.input_dim))
+            if labels.dtype.is_floating:
+                wrong |= labels != tf.floor(labels)
+            count = tf.math.count_nonzero(wrong)
+            check = tf.debugging.Assert(count == 0, [expected, count, f"others. {remedy}"])
+            with tf.control_dependencies([] if check is None else [check]):
+                return tf.identity(labels)
+        known = np.asarray(known)
+        if known.dtype.kind not in "biuf":
+            return raw
+        fits = (known >= 0) & (known < layer.input_dim) & (known == np.floor(known))
+        if not fits.all():
+            raise ValueError(f"{expected} {known[~fits].flat[0]}. {remedy}")
+        return raw
 
     def build(self, raw):
         """Makes the network's variables, from conditions of which one is enough.

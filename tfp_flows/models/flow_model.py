@@ -685,4 +685,8 @@ class FlowModel(Steps, Checks, Noise, Density, Completing, Persistence, keras.Mo
             self._embedding.build(unpack(data, self._example)[1])
 
     def _arrays(self, x, context=None, weight=None):
-        return arrays(x, context, weight, self._example)
+        found = arrays(x, context, weight, self._example)
+        if self._embedding is not None and is_arrays(found[0]):
+            data = found[0] if found[1] is None else found[:2]
+            self._embedding.check(unpack(data, self._example)[1])
+        return found
