@@ -72,3 +72,11 @@ def test_exact_where_all_ways_are_equal_and_nothing_outside():
 def test_events_of_another_rank_are_refused(transform, event_shape, message):
     with pytest.raises(ValueError, match=message):
         Surjected(tfd.Sample(tfd.Normal(0.0, 1.0), event_shape), transform)
+
+
+@pytest.mark.parametrize("transform", [AbsoluteValue(), Sort()], ids=["absolute", "sort"])
+def test_integers_are_refused(transform):
+    """Two equal ones are in one order, and 0 has one sign: their ways are no 2^D, or n!."""
+    latent = tfd.Sample(tfd.Categorical(probs=[0.5, 0.5]), 2)
+    with pytest.raises(TypeError, match="needs a latent with a density, got .* of int32"):
+        Surjected(latent, transform)

@@ -63,6 +63,21 @@ def test_bins_of_whole_numbers_hold_equally_many():
     assert len(inner) > 20 and np.ptp(inner) < 1e-12
 
 
+def test_dates_are_dates():
+    when = np.datetime64("2024-01-01") + np.arange(0, 400, 2) * np.timedelta64(1, "D")
+    when[3] = "NaT"
+    frame = {"when": when.astype("datetime64[ns]"), "weight": X[:, 0]}
+    figure = plots.pairs(frame, frame, limits={"when": ("2024-01-01", "2025-02-03")})
+    panel = figure.axes[2]
+    days = panel.lines[0].get_xdata()
+    assert days[0] == 19723 and days[2] == 19727 and np.isnan(days[3])
+    assert panel.get_xlim() == (19723, 20122)
+    drawn(figure)
+    texts = [text.get_text() for text in panel.get_xticklabels()]
+    assert "2025" in texts and len(texts) < 6
+    np.testing.assert_allclose(sum(p.get_height() for p in figure.axes[0].patches[:-1]), 1.0)
+
+
 def test_pairs_of_frames_show_all_of_the_levels():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(FRAME)
@@ -154,6 +169,10 @@ BAD = {
     "too many": (lambda: plots.pairs(np.ones([2, 13])), "expected 1 to 12 columns, got 13"),
     "unknown": (lambda: plots.pairs(FRAME, columns=["wait"]), "there is no column 'wait'"),
     "levels": (lambda: plots.pairs(FRAME, levels={"size": ["S"]}), "'size' must hold numbers, or"),
+    "dates": (
+        lambda: plots.pairs({"a": np.array(["2024"], "datetime64[s]")}, {"a": [1.0]}),
+        "'a' must hold dates in both x and y",
+    ),
     "truth": (lambda: plots.pairs(X, truth=[1.0]), "truth must be 3 numbers"),
     "labels": (lambda: plots.pairs(X, labels="abc"), "labels must be 3 texts"),
     "lengths": (lambda: plots.pairs({"a": [1], "b": [1, 2]}), "must be of one length"),

@@ -73,6 +73,12 @@ class StochasticTransform(tf.Module):
     data_dtype = None
     """`tf.DType` of the data, where it is not that of the latent."""
 
+    needs_density = False
+    """Whether its `v` counts ways that are the same where entries are equal, or zero.
+
+    Draws of a density are not, but integers are with some probability: latents of them are refused.
+    """
+
     in_place = False
     """Whether latents are data, too: values in the cells of integers, in the same units.
 

@@ -16,7 +16,8 @@ class AbsoluteValue(StochasticTransform):
         z_i = s_i x_i,  s_i = -1 or 1,      v = D log 2,  -inf where an x_i is negative
 
     The bound is exact where the density of `z` is even in each entry; elsewhere it is below, and
-    the importance-weighted estimate is of the mean over 2^D ways.
+    the importance-weighted estimate is of the mean over 2^D ways. Of a latent with a density: of
+    one of whole numbers, a zero, which has one sign, would count twice.
 
     Args:
       event_ndims: `int >= 1`, rank of an event. Default: 1.
@@ -36,6 +37,8 @@ class AbsoluteValue(StochasticTransform):
     Reference: D. Nielsen, P. Jaini, E. Hoogeboom, O. Winther, M. Welling, SurVAE flows, 2020,
     arXiv:2007.02731, section 3 (generative absolute value).
     """
+
+    needs_density = True
 
     def __init__(self, event_ndims=1):
         super().__init__()
@@ -72,7 +75,8 @@ class Sort(StochasticTransform):
         z = x in a random order of n,       v = log n!,  -inf where x is not in rising order
 
     The bound is exact where the density of `z` is the same for all orders, as that of independent
-    draws; elsewhere it is below. Events are `[n]`.
+    draws; elsewhere it is below. Of a latent with a density: of one of whole numbers, entries that
+    are equal would count in orders that are the same. Events are `[n]`.
 
     >>> import tensorflow_probability as tfp
     >>> from tfp_flows import distributions
@@ -84,6 +88,8 @@ class Sort(StochasticTransform):
     Reference: D. Nielsen, P. Jaini, E. Hoogeboom, O. Winther, M. Welling, SurVAE flows, 2020,
     arXiv:2007.02731, section 3 (generative sorting).
     """
+
+    needs_density = True
 
     def get_config(self):
         """The constructor arguments: none."""

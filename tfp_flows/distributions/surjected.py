@@ -34,7 +34,8 @@ class Surjected(StochasticDistribution):
       parameters: of a subclass its constructor's arguments.
 
     Raises:
-      TypeError: if `distribution` or `transform` is none.
+      TypeError: if `distribution` or `transform` is none, or the latents are integers where the
+        transform needs a density.
       ValueError: if the latent's events do not fit the transform.
 
     >>> from tfp_flows import preprocessing
@@ -66,6 +67,13 @@ class Surjected(StochasticDistribution):
             raise TypeError(
                 f"Surjected: expected a StochasticTransform, got a {type(transform).__name__}. A "
                 "bijector goes into a tfd.TransformedDistribution."
+            )
+        if transform.needs_density and not tf.as_dtype(distribution.dtype).is_floating:
+            raise TypeError(
+                f"Surjected: {type(transform).__name__} needs a latent with a density, got "
+                f"{title_of(distribution)} of {tf.as_dtype(distribution.dtype).name}, of which it "
+                "would count equal ones several times. Take a continuous latent, and "
+                "`preprocessing.UniformDequantization` of the data."
             )
         self._distribution, self._transform = distribution, transform
         self._road = self._no_dependency(Road(distribution))

@@ -3,6 +3,7 @@
 import numpy as np
 
 from tfp_flows import _checks
+from tfp_flows._optional import optional
 from tfp_flows.plots._canvas import FIRST, SECOND, TRUTH, array_of, figure_of, labelled
 
 _MOST_COLUMNS = 12
@@ -31,8 +32,9 @@ def pairs(
 
     Args:
       x: array or tensor `[n, d]`, or a frame: a pandas `DataFrame` or dictionary of `d` arrays
-        `[n]`. Columns of strings or Booleans are levels, numbered and spread out a little. NaN (of
-        levels `None`) is a missing entry, and left out where it is needed.
+        `[n]`. Columns of strings or Booleans are levels, numbered and spread out a little; those of
+        datetime64 are dates. NaN (of levels `None`, of dates NaT) is a missing entry, and left out
+        where it is needed.
       y: as x, with the same columns, or `None` to draw x alone.
       names: what x and y are, for the legend. Default: `('data', 'samples')`.
       columns: which to draw, names of a frame's or numbers, in this order. Default: all.
@@ -161,6 +163,13 @@ class _Column:
     def __init__(self, name, parts, known, owner):
         self.name = name
         self.levels = known["levels"].get(name)
+        dates = [np.asarray(part).dtype.kind == "M" for part in parts]
+        self.are_dates = self.levels is None and any(dates)
+        if self.are_dates and not all(dates):
+            raise ValueError(
+                f"{owner}: column {name!r} must hold dates in both x and y, or in neither; in one "
+                "it does. Convert the other, `np.asarray(column, 'datetime64[s]')`."
+            )
         parts = [self._numbered(part, parts, owner) for part in parts]
         self.values = [array_of(p, f"column {name!r}", owner, missing=True) for p in parts]
         there = [values[~np.isnan(values)] for values in self.values]
@@ -168,6 +177,8 @@ class _Column:
             raise ValueError(f"{owner}: column {name!r} is empty. Leave it out.")
         self.limits = known["limits"].get(name)
         if self.limits is not None:
+            if self.are_dates:
+                self.limits = _days(np.array(self.limits, "datetime64[ns]"))
             return
         if self.levels is not None:
             self.limits = -0.5, len(self.levels) - 0.5
@@ -180,6 +191,8 @@ class _Column:
     def _numbered(self, values, parts, owner):
         """Levels by their numbers; numbers as they are."""
         held = np.asarray(values)
+        if self.are_dates:
+            return _days(held)
         if held.dtype.kind in "iuf" or (held.dtype.kind not in "bOUS" and self.levels is None):
             return held
         if self.levels is None:
@@ -213,7 +226,7 @@ class _Column:
         return np.linspace(*self.limits, _BINS + 1)
 
     def ticks(self, axis, *, shown):
-        """A few numbers, or the levels."""
+        """A few numbers or dates, or the levels."""
         if self.levels is not None and len(self.levels) <= 10:
             texts = [str(level) for level in self.levels] if shown else []
             axis.set_ticks(range(len(self.levels)))
@@ -221,9 +234,19 @@ class _Column:
             if shown:
                 turned = 90 if across and max(map(len, texts)) * len(texts) > 16 else 0
                 axis.set_ticklabels(texts, fontsize=7, rotation=turned)
+        elif self.are_dates:
+            dates = optional("matplotlib.dates", "plots.pairs", "plots")
+            locator = dates.AutoDateLocator(minticks=2, maxticks=4)
+            axis.set_major_locator(locator)
+            axis.set_major_formatter(dates.ConciseDateFormatter(locator, show_offset=shown))
         else:
             axis.get_major_locator().set_params(nbins=4)
         axis.set_tick_params(labelsize=7, labelbottom=shown, labelleft=shown)
+
+
+def _days(dates):
+    """datetime64 as days since 1970, as matplotlib has them; NaT as NaN."""
+    return (dates - np.datetime64("1970-01-01")) / np.timedelta64(1, "D")
 
 
 def _levels_of(parts):
