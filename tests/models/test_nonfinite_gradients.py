@@ -182,6 +182,28 @@ def test_weights_that_an_update_spoilt(tmp_path):
     assert not list(tmp_path.glob("*.json"))
 
 
+def test_what_adafactor_needs_is_said():
+    """Its default epsilon_1, 1e-30, is lost in float32 where neither row nor column moves."""
+    mask = tf.constant([[0.0, 0.0], [0.0, 1.0]])
+
+    class Corner(keras.layers.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(name="kernel", shape=(2, 2), initializer="ones")
+
+        def call(self, x):
+            return 0.1 * tf.matmul(tf.concat([x, x], -1), mask * self.kernel)
+
+    def fit(**kwargs):
+        coupling = bijectors.AffineCoupling(Corner(), masks.halves(2))
+        flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), [2]), coupling)
+        model = compiled(flow, keras.optimizers.Adafactor(1e-3, **kwargs))
+        model.fit(X[:10], batch_size=10, verbose=0)
+
+    with pytest.raises(FloatingPointError, match="give it epsilon_1=1e-15"):
+        fit()
+    fit(epsilon_1=1e-15)
+
+
 def test_a_sound_training_is_as_before():
     model = compiled(real_nvp(), keras.optimizers.Adam(0.01))
     model.fit(X, epochs=2, batch_size=16, verbose=0)

@@ -3,6 +3,7 @@
 import contextlib
 import weakref
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -53,6 +54,8 @@ class Checks:
                 return None  # Another replica of this process says it.
             else:
                 what, found, remedy = "loss", f"worker {bad[0] // local} says why", "See there."
+            if remedy is SPOILT:
+                remedy += _known_of(self.optimizer)
             step = int(self.optimizer.iterations.numpy())
             return (
                 f"FlowModel '{self.name}': the {what} is not finite at step {step}: {found}. "
@@ -74,6 +77,7 @@ class Checks:
             step = int(self.optimizer.iterations.numpy())
             raise FloatingPointError(
                 f"FlowModel '{self.name}': after step {step} {found}. {SPOILT}"
+                f"{_known_of(self.optimizer)}"
             )
 
     def _checked(self, x, nan=True):
@@ -131,3 +135,14 @@ class Checks:
                 raise self._fault.with_traceback(None) from None
             replicas.explain_lost_worker(self.distribute_strategy, error)
             raise
+
+
+def _known_of(optimizer):
+    """What is known of an optimizer that spoils weights by finite gradients."""
+    # Its second moments are products of two that may be epsilon_1 each: 0 in float32, from 0.
+    if isinstance(optimizer, keras.optimizers.Adafactor) and optimizer.epsilon_1 < 1e-19:
+        return (
+            " Keras's Adafactor divides 0 by 0 where a row and a column of a kernel have no "
+            "gradient: give it epsilon_1=1e-15."
+        )
+    return ""
