@@ -18,8 +18,8 @@ x = make_moons(2000, noise=0.1, random_state=0)[0]
 x = ((x - x.mean(0)) / x.std(0)).astype("float32")
 options = {"hidden_units": (48, 48), "seed": 0}
 model = FlowModel(flows.continuous([2], rtol=1e-3, atol=1e-3, **options))
-model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-2, 500)))
-history = model.fit(x, batch_size=200, epochs=50, verbose=0)
+model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-2, 300)))
+history = model.fit(x, batch_size=200, epochs=30, verbose=0)
 print(f"{history.history['loss'][-1]:.3f} nats a row, {model.likelihood}")
 
 # %%

@@ -43,7 +43,7 @@ for axis, (name, noise) in zip(axes, noises.items(), strict=True):
     )
     model = FlowModel(density, dequantization=noise)
     model.compile(keras.optimizers.Adam(1e-2))
-    model.fit(levels, batch_size=200, epochs=30, verbose=0)
+    model.fit(levels, batch_size=200, epochs=20, verbose=0)
     heights = np.exp(density.log_prob(points[:, np.newaxis]))
     exact = heights.reshape(4, 1000).mean(axis=1)  # The integral over each interval.
     gap = share @ np.log(exact) + model.evaluate(np.tile(levels, [10, 1]), verbose=0)
@@ -77,7 +77,7 @@ def numbers(**kwargs):
 noise = numbers(context_size=6, base="logistic", seed=1)
 model = FlowModel(numbers(seed=0), dequantization=preprocessing.Argmax(noise))
 model.compile(keras.optimizers.Adam(1e-2))
-model.fit(days, batch_size=200, epochs=40, verbose=0)
+model.fit(days, batch_size=200, epochs=25, verbose=0)
 
 every = np.argwhere(np.ones([3, 3]))
 found = np.exp(model.estimate_log_prob(every, num_samples=1000).log_prob).reshape(3, 3)

@@ -44,7 +44,7 @@ for name, dequantization in noises.items():
         dequantization=dequantization,
     )
     model.compile(keras.optimizers.Adam(3e-3))
-    model.fit(images[:1500], batch_size=100, epochs=6, verbose=0)
+    model.fit(images[:1500], batch_size=100, epochs=5, verbose=0)
     bits = model.evaluate(images[1500:], verbose=0)[1]
     better = model.estimate_log_prob(images[1500:1532], num_samples=64)
     better = -np.mean(better.log_prob) / (64 * np.log(2))

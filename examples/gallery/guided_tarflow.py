@@ -31,7 +31,7 @@ flow = flows.tarflow(
 objective = objectives.NoisyLikelihood(noise_std=0.15, drop_label=0.1)
 model = FlowModel(flow, objective=objective)
 model.compile(keras.optimizers.Adam(3e-3, global_clipnorm=100.0))
-history = model.fit(images, classes, batch_size=100, epochs=25, verbose=0)
+history = model.fit(images, classes, batch_size=100, epochs=20, verbose=0)
 print(f"{history.history['loss'][-1]:.2f} nats a noisy image")
 
 # %% [markdown]

@@ -28,7 +28,7 @@ for name, flow in recipes.items():
         dequantization=preprocessing.UniformDequantization(num_levels=17, seed=0),
     )
     model.compile(keras.optimizers.Adam(3e-3, global_clipnorm=100.0))
-    model.fit(images[:1500], batch_size=100, epochs=15, verbose=0)
+    model.fit(images[:1500], batch_size=100, epochs=10, verbose=0)
     print(f"{name:6} {model.evaluate(images[1500:], verbose=0)[1]:.2f} bits/dim on held-out digits")
     samples[f"samples of {name}"] = model.sample(48, seed=1, temperature=0.8)
 

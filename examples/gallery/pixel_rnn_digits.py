@@ -21,7 +21,7 @@ flow = flows.pixel_rnn(
 )
 model = FlowModel(flow)
 model.compile(keras.optimizers.Adam(1e-2))
-history = model.fit(train, batch_size=100, epochs=15, verbose=0)
+history = model.fit(train, batch_size=100, epochs=10, verbose=0)
 
 # %%
 mean = (train.sum(axis=0) + 1) / (len(train) + 2)

@@ -21,7 +21,7 @@ vae = flows.resnet_vae([8, 8, 1], num_scales=2, filters=16, latent_channels=3, s
 print("latents, the layer next to the data first:", vae.latent_shapes)
 model = FlowModel(vae, objective=objectives.ELBO())
 model.compile(keras.optimizers.Adam(3e-3))
-model.fit(train, batch_size=100, epochs=40, verbose=0)
+model.fit(train, batch_size=100, epochs=30, verbose=0)
 bound = -model.evaluate(test, verbose=0)[0]
 better = np.mean(model.estimate_log_prob(test[:100], num_samples=100).log_prob)
 print(f"bound {bound:.2f} nats, by 100 importance samples {better:.2f}")

@@ -18,7 +18,7 @@ x = make_swiss_roll(2500, noise=0.5, random_state=0)[0]
 train, test = train_test_split((x - x.mean(0)) / x.std(0), test_size=500, random_state=0)
 
 flow = FlowDensity(
-    options={"num_layers": 4, "hidden_units": (48,), "elementwise": "rational_quadratic_spline"},
+    options={"num_layers": 3, "hidden_units": (48,), "elementwise": "rational_quadratic_spline"},
     epochs=15,
     patience=15,
     random_state=0,

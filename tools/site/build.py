@@ -77,8 +77,8 @@ def make_gallery(folder, some, again):
             return gallery.check_guide(guides[name], CACHE, __version__, say, run)
         return gallery.load_or_run(scripts[name], CACHE, __version__, say, run)
 
-    # Two at a time: much of a page is tracing, which takes one core.
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    # One more than two cores: much of a page is tracing, which takes one of them.
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
         made = dict(zip(everything, pool.map(make, everything), strict=True))
     pages = {name: made[name] for name in listed}
     gallery.write(pages, groups, folder)
