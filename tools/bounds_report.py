@@ -126,6 +126,8 @@ VARIANTS = {
 def shrunk(images, size):
     """Images of the means of `size x size` pixels, in levels again."""
     n, height, width, channels = images.shape
+    if height % size or width % size:
+        raise SystemExit(f"--shrink {size} must divide the sizes of the images, {height}x{width}.")
     blocks = images.reshape(n, height // size, size, width // size, size, channels)
     return np.round(blocks.mean(axis=(2, 4))).astype(images.dtype)
 
@@ -154,6 +156,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     record.add_argument(parser)
     arguments = parser.parse_args()
+    if arguments.shrink < 1:
+        parser.error(f"--shrink must be at least 1, got {arguments.shrink}")
     cells = []
     if arguments.data:
         with np.load(arguments.data) as file:

@@ -272,6 +272,10 @@ class InThrees(RunningSum):
     cycle = 3
 
 
+class Still(RunningSum):
+    cycle = 0
+
+
 class CallAlone(keras.layers.Layer):
     """The network of `RunningSum`, without steps."""
 
@@ -328,6 +332,7 @@ def test_a_sound_network_passes_and_gets_its_weights_back():
         (Twice, r"each of the 4 entries once, got one of shape \[4, 1\]"),
         (Short, "has 3 num_steps, but step_entries of 4 steps"),
         (InThrees, "has a cycle of 3, which must divide its 4 steps"),
+        (Still, "cycle of '.*' must be an integer >= 1, got 0"),
     ],
 )
 def test_wrong_step_entries(layer, message):

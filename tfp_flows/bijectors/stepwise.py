@@ -55,6 +55,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from tfp_flows._checks import positive_integer
 from tfp_flows.bijectors import context as contexts
 from tfp_flows.bijectors.modes import substitutes
 
@@ -83,9 +84,10 @@ def entries_of(layer, size, title):
             f"{title}: '{layer.name}' has {layer.num_steps} num_steps, but step_entries of "
             f"{len(entries)} steps. They must be equal."
         )
-    if len(entries) % getattr(layer, "cycle", 1):
+    cycle = positive_integer(getattr(layer, "cycle", 1), f"cycle of '{layer.name}'", title)
+    if len(entries) % cycle:
         raise ValueError(
-            f"{title}: '{layer.name}' has a cycle of {layer.cycle}, which must divide its "
+            f"{title}: '{layer.name}' has a cycle of {cycle}, which must divide its "
             f"{len(entries)} steps."
         )
     return entries.astype(np.int32)

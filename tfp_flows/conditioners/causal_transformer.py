@@ -172,9 +172,7 @@ class CausalTransformer(SequenceConditioner):
         steps, heads, size = h.shape[1], self.num_heads, self.width // self.num_heads
         parts = _linear(_normalized(h, layer["norm_1"]), layer["attended"])
         parts = tf.unstack(tf.reshape(parts, [-1, steps, 3, heads, size]), axis=2)
-        attended = attend(*map(_swapped, parts))
-        if steps > 1:
-            attended = tf.transpose(attended, [0, 2, 1, 3])
+        attended = _swapped(attend(*map(_swapped, parts)))
         attended = tf.reshape(attended, [-1, steps, self.width])
         h += _linear(attended, layer["attention"])
         wide = _linear(_normalized(h, layer["norm_2"]), layer["wide"])
@@ -232,9 +230,10 @@ def _linear(x, weights):
 
 
 def _swapped(x):
-    """`[n, steps, heads, size]` to `[n, heads, steps, size]`."""
-    if x.shape[1] == 1:  # Of one step nothing moves.
-        return tf.reshape(x, [-1, x.shape[2], 1, x.shape[3]])
+    """`[n, steps, heads, size]` to `[n, heads, steps, size]`, or back."""
+    _, first, second, size = x.shape
+    if 1 in (first, second):  # Nothing moves in memory.
+        return tf.reshape(x, [-1, second, first, size])
     return tf.transpose(x, [0, 2, 1, 3])
 
 

@@ -164,9 +164,11 @@ class DiagonalBiLSTM(RasterConditioner):
         left, right = tf.split(drive, 2, axis=-1)
         # Both from the left, one after the other in the batch.
         both = tf.concat([left, tf.reverse(right, [2])], 0)
-        diagonals = _skewed(both)
+        diagonals, steps = _skewed(both), height + width - 1
+        # Reading an array has a sparse gradient, slicing a tensor one of the whole image's size.
+        driven = tf.TensorArray(drive.dtype, size=steps).unstack(diagonals)
         rows, dtype = tf.shape(both)[0], drive.dtype
-        begun = tf.range(height + width - 1)[:, tf.newaxis] >= tf.range(height)
+        begun = tf.range(steps)[:, tf.newaxis] >= tf.range(height)
         zeros = at_least_float32(tf.zeros([rows, height, self.units], dtype))
         zeros = tf.ensure_shape(zeros, [both.shape[0], height, self.units])
 
@@ -174,7 +176,7 @@ class DiagonalBiLSTM(RasterConditioner):
             above = tf.pad(states[:, :-1], [[0, 0], [1, 0], [0, 0]])
             near = tf.cast(tf.concat([states, above], -1), dtype)
             z = tf.matmul(tf.reshape(near, [2, -1, 2 * self.units]), kernel)
-            z = tf.reshape(z, tf.shape(diagonals)[1:]) + diagonals[d]
+            z = tf.reshape(z, tf.shape(diagonals)[1:]) + driven.read(d)
             states, memories = remembered(tf.cast(z, memories.dtype), memories)
             # Left of the image there is nothing.
             there = begun[d][:, tf.newaxis]
@@ -184,7 +186,6 @@ class DiagonalBiLSTM(RasterConditioner):
             )
             return d + 1, states, memories, results.write(d, tf.cast(states, dtype))
 
-        steps = height + width - 1
         # The bound lets XLA differentiate the loop.
         *_, results = tf.while_loop(
             lambda d, *_: d < steps,

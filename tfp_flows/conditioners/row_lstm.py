@@ -132,16 +132,18 @@ class RowLSTM(RasterConditioner):
 
     def _states(self, drive, kernel):
         """The h, `[n, H, W, units]`, given what drives their z."""
-        rows = tf.transpose(drive, [1, 0, 2, 3])
-        zeros = at_least_float32(tf.zeros_like(rows[0, ..., : self.units]))
+        height = self.event_shape[0]
+        zeros = at_least_float32(tf.zeros_like(drive[:, 0, :, : self.units]))
+        # Reading an array has a sparse gradient, slicing a tensor one of the whole image's size.
+        rows = tf.TensorArray(drive.dtype, size=height)
+        rows = rows.unstack(tf.transpose(drive, [1, 0, 2, 3]))
 
         def body(i, states, memories, results):
-            z = product(_taps(states, self._reach, self._reach), kernel) + rows[i]
+            z = product(_taps(states, self._reach, self._reach), kernel) + rows.read(i)
             states, memories = remembered(tf.cast(z, memories.dtype), memories)
             states = tf.cast(states, drive.dtype)
             return i + 1, states, memories, results.write(i, states)
 
-        height = self.event_shape[0]
         # The bound lets XLA differentiate the loop.
         *_, results = tf.while_loop(
             lambda i, *_: i < height,

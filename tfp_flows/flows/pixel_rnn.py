@@ -42,8 +42,7 @@ def pixel_rnn(
     triangle of it (Row LSTM), in place of convolutions that see what is within reach. A pass goes
     through `num_layers (H + W - 1)` diagonals, or `num_layers H` rows, in order, so that density
     takes longer than a PixelCNN's of that width; sampling, entry by entry, takes a few density
-    passes. Blocks go through the image from the first entry to the last and back in
-    turn.
+    passes. Blocks go through the image from the first entry to the last and back in turn.
 
     Args:
       event_shape: `[H, W, C]`.
@@ -92,9 +91,8 @@ def pixel_rnn(
       arXiv:1601.06759: 79.20 nats on binarized MNIST, 3.00 bits/dim on CIFAR-10.
     """
     shape = event_of(event_shape, (3,), "pixel_rnn")
-    one_of(network, tuple(_NETWORKS), "network", "pixel_rnn")
-    network = functools.partial(
-        _NETWORKS[network],
+    make = functools.partial(
+        _NETWORKS[one_of(network, _NETWORKS, "network", "pixel_rnn")],
         shape,
         filters=filters,
         num_layers=num_layers,
@@ -106,7 +104,7 @@ def pixel_rnn(
     )
     return stepwise_flow(
         pixel_rnn,
-        network,
+        make,
         shape,
         num_blocks=num_blocks,
         fan_in=filters if hidden_filters is None else hidden_filters,

@@ -70,7 +70,7 @@ class Embedding:
                 wrong |= labels != tf.floor(labels)
             count = tf.math.count_nonzero(wrong)
             check = tf.debugging.Assert(count == 0, [expected, count, f"others. {remedy}"])
-            with tf.control_dependencies([] if check is None else [check]):
+            with tf.control_dependencies([check]):
                 return tf.identity(labels)
         known = np.asarray(known)
         if known.dtype.kind not in "biuf":
