@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from distribute.cases import CASES, ON_WORKERS
 from distribute.processes import once, run
+from distribute.strategy_cases import CASES, ON_WORKERS
 
 # On OneDeviceStrategy there is nothing to get wrong but the plumbing.
 ON_ONE_DEVICE = ["uneven", "steps_per_execution", "xla"]
@@ -17,7 +17,7 @@ def trained(tmp_path_factory):
         def train(folder):
             names = ON_ONE_DEVICE if strategy == "device" else []
             workers = 2 if strategy == "workers" else 1
-            run("cases.py", strategy, folder, *names, workers=workers)
+            run("strategy_cases.py", strategy, folder, *names, workers=workers)
 
         return once(tmp_path_factory, f"trained-{strategy}", train)
 

@@ -1,6 +1,6 @@
 """Trainings that have to give the same weights on any number of replicas.
 
-    python cases.py STRATEGY FOLDER [CASE ...]
+    python strategy_cases.py STRATEGY FOLDER [CASE ...]
 
 Each case is trained for 20 steps or more under one strategy, `one` (no strategy), `device`
 (OneDeviceStrategy), `mirrored` (two logical CPUs) or `workers` (MultiWorkerMirroredStrategy, by
